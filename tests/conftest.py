@@ -33,6 +33,7 @@ for _name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
     del os.environ[_name]
 
 pytest_plugins = ["limio_limitrail.emulator.pytest_plugin"]
+pytest.register_assert_rewrite("tests.support.situations")
 
 from limio_limitrail.api.secret import forget_unused_secrets  # noqa: E402
 from limio_limitrail.emulator import EmulatorServer  # noqa: E402

@@ -10,11 +10,13 @@ import secrets
 import signal
 import socket
 import subprocess
+import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +27,7 @@ from cryptography.fernet import Fernet
 
 from tests.support.airflow_home import AirflowHome
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 PORTS = 4
 """Ports of one Airflow: three that it listens on, and one that keeps others away."""
@@ -99,6 +102,8 @@ class WholeAirflow:
         self._api = requests.Session()
         self._api.trust_env = False
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._connecting = threading.Lock()
         # Where there is none, all parts write one at the same time.
         (home.path / "airflow.cfg").touch()
         self._settings = {
@@ -152,6 +157,8 @@ class WholeAirflow:
         """End all parts; nothing of them stays."""
         for part in list(self._parts):
             self.kill(part)
+        if self._connection is not None:
+            self._connection.close()
         self._api.close()
         self._guard.close()
 
@@ -182,18 +189,27 @@ class WholeAirflow:
 
         self.wait_for(healthy, "all parts are healthy", seconds=seconds)
 
-    def wait_for(self, what: Callable[[], Any], name: str, *, seconds: float = 90, pause: float = 0.2) -> None:
-        """Wait until something is true; fail, with what the parts have printed, where it does not become so or a part ends."""
+    def wait_for(self, what: Callable[[], Any], name: str, *, seconds: float = 300, pause: float = 0.4) -> None:
+        """Wait until something is true; fail, with what the parts have printed, where it does not become so or a part ends.
+
+        Several threads may wait, and one of them may kill parts and start them again.
+        """
         end = time.monotonic() + seconds
         while not what():
-            ended = [part for part, process in self._parts.items() if process.poll() is not None]
+            ended = [part for part, process in list(self._parts.items()) if process.poll() is not None]
             if ended or time.monotonic() > end:
                 why = f"ended: {', '.join(ended)}" if ended else f"not within {seconds:.0f} s"
-                tails = [f"== {part}\n{self.printed(part)[-3000:]}" for part in ended or self._parts]
+                tails = [f"== {part}\n{self.printed(part)[-3000:]}" for part in ended or list(self._parts)]
                 raise AssertionError("\n".join([f"{name}: {why}", *tails]))
             time.sleep(pause)
 
     # -- what one does with it -------------------------------------------------------------------------------------
+
+    def log_in(self, user: str, password: str, *, session: requests.Session | None = None) -> None:
+        """Log a session in, and the one that is used here if none is given."""
+        reply = self._api.post(f"{self.url}/auth/token", json={"username": user, "password": password}, timeout=60)
+        assert reply.ok, reply.text
+        (session or self._api).cookies.set("_token", reply.json()["access_token"])
 
     def add_connection(self, conn_id: str, text: str) -> None:
         """Keep a connection, given in its JSON form, in the metadata database."""
@@ -201,6 +217,18 @@ class WholeAirflow:
         if "extra" in fields:
             fields["extra"] = json.dumps(fields["extra"])
         self._ask("POST", "connections", connection_id=conn_id, **fields)
+
+    def write_example(self, name: str, *changes: tuple[str, str], dag_file: str | None = None) -> None:
+        """Let there be an example Dag.
+
+        :param changes: words of it, and what stands in their place.
+        :param dag_file: another name for its file.
+        """
+        text = (EXAMPLES / name).read_text()
+        for old, new in changes:
+            assert old in text, old
+            text = text.replace(old, new)
+        (self.home.path / "dags" / (dag_file or name)).write_text(text)
 
     def unpause(self, dag_id: str) -> None:
         """Let a Dag's runs begin; waits until the Dag's file has been read."""
@@ -228,13 +256,13 @@ class WholeAirflow:
             task = self.run(dag_id, run_id).tasks.get(name)
             return task and task.state
 
-        self.wait_for(lambda: state() in asks | {"failed", "success", "upstream_failed"}, f"{name} asks", seconds=180)
+        self.wait_for(lambda: state() in asks | {"failed", "success", "upstream_failed"}, f"{name} asks")
         assert state() in asks, self.task_log(run_id, "*")[-4000:]
         # An answer before the scheduler has read that the task's process ended makes Airflow take the task for a lost one.
         task = self._ask("GET", path.removesuffix("/hitlDetails"))
         key = f"task_id='{task_id}', run_id='{run_id}', try_number={task['try_number']}, map_index={map_index})"
         event = f"state success for task instance TaskInstanceKey(dag_id='{dag_id}', {key}"
-        self.wait_for(lambda: event in self.printed("scheduler"), f"the scheduler sees that {name} waits", seconds=120)
+        self.wait_for(lambda: event in self.printed("scheduler"), f"the scheduler sees that {name} waits")
         found: dict[str, Any] = self._ask("GET", path)
         return found
 
@@ -252,8 +280,7 @@ class WholeAirflow:
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the metadata database."""
-        with self._connect() as connection:
-            return connection.execute(sql, values).fetchall()
+        return self._database_connection().execute(sql, values).fetchall()
 
     def runs(self, dag_id: str) -> dict[str, str]:
         """Give the state of each run of a Dag."""
@@ -288,13 +315,11 @@ class WholeAirflow:
 
     def dump(self) -> str:
         """Give all that is in the metadata database, as text; what is packed there is unpacked."""
-        with self._connect() as connection:
-            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-            return "\n".join(
-                f"{table}: {' | '.join(_as_text(value) for value in row)}"
-                for (table,) in tables
-                for row in connection.execute(f'SELECT * FROM "{table}"')
-            )
+        return "\n".join(
+            f"{table}: {' | '.join(_as_text(value) for value in row)}"
+            for (table,) in self.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+            for row in self.query(f'SELECT * FROM "{table}"')
+        )
 
     def printed(self, part: str) -> str:
         """Give what a part has printed."""
@@ -313,9 +338,12 @@ class WholeAirflow:
         files = sorted(path for path in (self.home.path / "logs").glob(pattern) if path.is_file())
         return "\n".join(path.read_text(errors="replace") for path in files)
 
-    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        database = self._database
-        return psycopg.connect(host=database["host"], user=database["login"], dbname=database["schema"], autocommit=True)
+    def _database_connection(self) -> psycopg.Connection[tuple[Any, ...]]:
+        with self._connecting:
+            if self._connection is None:
+                where = {"host": self._database["host"], "user": self._database["login"], "dbname": self._database["schema"]}
+                self._connection = psycopg.connect(**where, autocommit=True)
+            return self._connection
 
 
 def processes_of_session(leader: int) -> list[int]:

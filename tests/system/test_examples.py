@@ -88,7 +88,7 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
     outcome = home.run(DAG_IDS[file], conf=conf, logical_date="2026-11-01T00:00:00+00:00")
     states = {name: task["state"] for name, task in outcome.result["tasks"].items()}
     if file == "limio_abandoned_basket_followup.py":
-        # Nothing has started it; `test_whole_watch` does.
+        # Nothing has started it; `test_whole_airflow` does.
         assert states == {"news": "success", "fetch": "skipped", "hand_over": "skipped"}
         return
     assert set(states.values()) == {"success"}, home.output()[-4000:]

@@ -1,180 +1,80 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Orders are waited for in a whole Airflow: a real scheduler, real workers, a real triggerer that is killed meanwhile."""
+"""A whole Airflow, in which all that needs one happens: a start costs more than most of what is done with it."""
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from limio_limitrail.emulator import Call, EmulatorServer
+from limio_limitrail.emulator import EmulatorServer, LimitRailOptions
+from tests.support.airflow_versions import MISSING
 
 if TYPE_CHECKING:
     from tests.support.airflow_whole import WholeAirflow
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "dags_examples" / "limio_order_wait.py"
-DAG = "limio_order_wait"
-RETRIES = {"AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "2", "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1"}
-"""So that a task that fails once and for all can be told from one that may be tried again."""
-
-
-class Orders:
-    """Process events at the emulator, and how often each was looked at."""
-
-    def __init__(self, emulator: EmulatorServer) -> None:
-        self._emulator = emulator
-        self._statuses: dict[str, str] = {}
-        self.looks: Counter[str] = Counter()
-        emulator.on_request(self._note)
-        self.show()
-
-    def _note(self, call: Call) -> None:
-        self.looks[call.path.rpartition("/")[2]] += 1
-
-    def show(self, **statuses: str) -> None:
-        """Let process events have these statuses from now on; all others are not there."""
-        self._statuses |= statuses
-        records = [{"id": name, "status": status, "record_type": "process"} for name, status in self._statuses.items()]
-        self._emulator.put_records("objects/limio/process", records)
-
-
-class Runs:
-    """One run of the example for each process event."""
-
-    def __init__(self, airflow: WholeAirflow, orders: Orders, *names: str) -> None:
-        self.airflow = airflow
-        self.orders = orders
-        self.ids = {name: airflow.trigger(DAG, conf={"process_id": name}) for name in names}
-
-    def __getitem__(self, name: str):
-        return self.airflow.run(DAG, self.ids[name])
-
-    def wait_until_deferred(self, *names: str) -> None:
-        self.airflow.wait_for(
-            lambda: all(self[name].tasks["processed"].state == "deferred" for name in names), f"deferred: {names}"
-        )
-
-    def wait_until_looked_at(self, *names: str) -> None:
-        """Wait for two more looks: the first of them may have been under way before this was called."""
-        before = self.orders.looks.copy()
-        self.airflow.wait_for(lambda: all(self.orders.looks[name] >= before[name] + 2 for name in names), f"looked at: {names}")
-
-    def wait_until_ended(self, *names: str) -> None:
-        self.airflow.wait_for(lambda: all(self[name].state in ("success", "failed") for name in names), f"ended: {names}")
-
-    def trigger_of(self, name: str) -> tuple[int, str, int | None]:
-        """Give the id of what waits for it, its stored arguments, and which triggerer has it."""
-        [found] = self.airflow.query(
-            "SELECT id, kwargs, triggerer_id FROM trigger WHERE id = %s", self[name].tasks["processed"].trigger_id
-        )
-        return found
-
-
-def write_example(airflow: WholeAirflow) -> None:
-    text = EXAMPLE.read_text()
-    quick = text.replace("poke_interval=30", "poke_interval=1")
-    assert quick != text
-    (airflow.home.path / "dags" / EXAMPLE.name).write_text(quick)
-
-
-def check_success(runs: Runs, name: str) -> None:
-    run = runs[name]
-    assert run.state == "success", (name, run)
-    assert {task: found.state for task, found in run.tasks.items()} == {"processed": "success", "hand_over": "success"}
-    assert {found.tries for found in run.tasks.values()} == {1}
-    assert run.tasks["processed"].xcom == {"path_type": "process", "id": name, "status": "processed"}
-    assert f"{name} is processed" in runs.airflow.task_log(runs.ids[name], "hand_over")
-
-
-def check_failure(runs: Runs, name: str) -> None:
-    run = runs[name]
-    assert run.state == "failed", (name, run)
-    assert {task: found.state for task, found in run.tasks.items()} == {"processed": "failed", "hand_over": "upstream_failed"}
-    assert run.tasks["processed"].tries == 1
-    assert run.tasks["processed"].xcom is None
-    why = f"process/{name} to be processed: its status is 'failed', and no target status can be reached any more."
-    log = runs.airflow.task_log(runs.ids[name], "processed")
-    assert f'"exc_type":"AirflowFailException","exc_value":"{why}"' in log
-
-
-def check_arguments(runs: Runs, name: str, hidden: list[str]) -> None:
-    _, stored, _ = runs.trigger_of(name)
-    plain = runs.airflow.plain(stored)
-    arguments = json.loads(plain)
-    assert arguments["limio_conn_id"] == "limio_default"
-    assert arguments["condition"]["object_id"] == name
-    assert arguments["poke_interval"] == 1.0
-    assert [text for text in hidden if text in plain] == []
-
 
 @pytest.mark.exhaustive
-@pytest.mark.timeout(600)
-def test_orders_are_waited_for(
-    whole_airflow: Callable[..., WholeAirflow], limio_emulator_factory: Callable[..., EmulatorServer]
+@pytest.mark.timeout(1800)
+def test_a_whole_airflow(
+    whole_airflow: Callable[..., WholeAirflow],
+    limio_emulator_factory: Callable[..., EmulatorServer],
+    postgres_server: Any,
+    tmp_path: Path,
 ) -> None:
-    emulator = limio_emulator_factory(client_secret=f"secret/{secrets.token_urlsafe(24)}")
-    orders = Orders(emulator)
-    airflow = whole_airflow(**RETRIES)
-    airflow.add_connection("limio_default", emulator.airflow_connection_json())
-    write_example(airflow)
-    airflow.unpause(DAG)
+    """People wait for orders and baskets, approve rows, expect mails and sum up days, at the same time, and no secret is left."""
+    from tests.support.databases import fresh_postgres
+    from tests.support.situations import orders, usage_page
+    from tests.support.situations.approvals import check_approvals
+    from tests.support.situations.baskets import check_baskets
+    from tests.support.situations.deadline import check_deadline
+    from tests.support.situations.hidden import secrets_of
+    from tests.support.situations.late_usage import check_late_usage
 
-    def hidden() -> list[str]:
-        assert emulator.minted_tokens
-        secret = emulator.client_secret
-        return [secret, quote(secret, safe=""), *emulator.minted_tokens]
+    airflow = whole_airflow(**usage_page.settings(tmp_path))
+    airflow.log_in("root", usage_page.PASSWORDS["root"])
+    limio = limio_emulator_factory(client_secret=f"secret/{secrets.token_urlsafe(24)}")
+    without_keys = limio_emulator_factory(limitrail=LimitRailOptions(idempotency="off"))
+    slow, late = limio_emulator_factory(), limio_emulator_factory()
+    airflow.add_connection(orders.CONN_ID, limio.airflow_connection_json())
 
-    runs = Runs(airflow, orders, "event-good", "event-bad", "event-moved", "event-missed")
-    runs.wait_until_deferred(*runs.ids)
-    runs.wait_until_looked_at(*runs.ids)
-    for name in runs.ids:
-        check_arguments(runs, name, hidden())
+    def with_a_triggerer() -> None:
+        """One after the other: all use the triggerer, which some of them kill."""
+        check_deadline(airflow, slow, tmp_path)
+        orders.check_orders(airflow, limio)
+        check_baskets(airflow, limio, tmp_path)
 
-    orders.show(**dict.fromkeys(runs.ids, "submitted"))
-    runs.wait_until_looked_at(*runs.ids)
-    runs.wait_until_deferred(*runs.ids)
+    def without_triggerer() -> None:
+        if MISSING["needs_state_store"] is None:
+            with fresh_postgres(postgres_server) as warehouse:
+                check_late_usage(airflow, late, warehouse)
 
-    orders.show(**{"event-good": "processed", "event-bad": "failed"})
-    runs.wait_until_ended("event-good", "event-bad")
-    check_success(runs, "event-good")
-    check_failure(runs, "event-bad")
-
-    [trigger, arguments, triggerer] = runs.trigger_of("event-moved")
-    airflow.kill("triggerer")
-    orders.show(**{"event-missed": "processed"})
-    airflow.start("triggerer")
-    runs.wait_until_ended("event-missed")
-    runs.wait_until_looked_at("event-moved")
-    runs.wait_until_deferred("event-moved")
-    assert runs.trigger_of("event-moved")[:2] == (trigger, arguments)
-    assert runs.trigger_of("event-moved")[2] not in (None, triggerer)
-    orders.show(**{"event-moved": "processed"})
-    runs.wait_until_ended("event-moved")
-    check_success(runs, "event-missed")
-    check_success(runs, "event-moved")
-    airflow.wait_for(lambda: airflow.query("SELECT count(*) FROM trigger") == [(0,)], "no trigger is left")
-    assert set(airflow.runs(DAG)) == set(runs.ids.values())
+    with fresh_postgres(postgres_server) as warehouse:
+        usage_page.check_usage_page(airflow, warehouse)
+    at_the_same_time(with_a_triggerer, without_triggerer, lambda: check_approvals(airflow, without_keys, tmp_path))
 
     dump, logs = airflow.dump(), airflow.logs()
-    # What is sure to be there is found, so that what must not be there would be.
-    for name in runs.ids:
-        assert name in dump
-        assert name in logs
-    assert emulator.client_id in dump
-    [(password,)] = airflow.query("SELECT password FROM connection")
-    assert airflow.plain(password) == emulator.client_secret
-    assert [text for text in hidden() if text in dump] == []
-    assert [text for text in hidden() if text in logs] == []
-
+    for emulator in (limio, without_keys, slow, late):
+        found = [hidden for hidden in secrets_of(emulator) if hidden in dump or hidden in logs]
+        assert found == []
     airflow.stop()
     assert processes_of(airflow) == []
+
+
+def at_the_same_time(*situations: Callable[[], None]) -> None:
+    """Run all to their ends, and tell of each that fails."""
+    with ThreadPoolExecutor(len(situations)) as threads:
+        running = [threads.submit(situation) for situation in situations]
+    failed = [error for one in running if (error := one.exception()) is not None]
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise BaseExceptionGroup("situations that failed", failed)
 
 
 def processes_of(airflow: WholeAirflow) -> list[psutil.Process]:

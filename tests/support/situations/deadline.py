@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The recipe "not committed by six": in a whole Airflow, a mail comes for the run that is late, and none for one that is done."""
+"""The recipe "not committed by six": a mail comes for the run that is late, and none for one that is done."""
 
 from __future__ import annotations
 
@@ -8,19 +8,14 @@ import email.policy
 import json
 import socketserver
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pytest
 
 from limio_limitrail.emulator import EmulatorServer, Fault
+from tests.support.airflow_whole import WholeAirflow
 
-if TYPE_CHECKING:
-    from tests.support.airflow_whole import WholeAirflow
-
-EXAMPLE = Path(__file__).resolve().parents[2] / "dags_examples" / "limitrail_watched_commit.py"
 DAG = "limitrail_watched_commit"
 
 
@@ -60,7 +55,7 @@ class MailHandler(socketserver.StreamRequestHandler):
         self.wfile.write(f"{text}\r\n".encode())
 
 
-@pytest.fixture
+@contextmanager
 def mail_server() -> Iterator[MailServer]:
     with MailServer() as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -69,24 +64,26 @@ def mail_server() -> Iterator[MailServer]:
         server.shutdown()
 
 
-@pytest.mark.exhaustive
-@pytest.mark.timeout(1200)
-def test_a_mail_comes_if_the_commit_is_not_done_by_then(
-    whole_airflow: Callable[..., WholeAirflow],
-    limio_emulator_factory: Callable[..., EmulatorServer],
-    mail_server: MailServer,
-    tmp_path: Path,
-) -> None:
-    emulator = limio_emulator_factory()
+def check_deadline(airflow: WholeAirflow, emulator: EmulatorServer, folder: Path) -> None:
+    with mail_server() as server:
+        check_mails(airflow, emulator, server, folder=folder)
+
+
+def check_mails(airflow: WholeAirflow, emulator: EmulatorServer, mail_server: MailServer, *, folder: Path) -> None:
     emulator.limitrail.add_accounts(f"acme-{number}" for number in range(5))
-    airflow = whole_airflow()
-    airflow.add_connection("limitrail_default", emulator.limitrail_connection_json())
-    airflow.add_connection("warehouse", json.dumps({"conn_type": "duckdb", "host": str(tmp_path / "warehouse.duckdb")}))
+    airflow.add_connection("limitrail_of_deadline", emulator.limitrail_connection_json())
+    warehouse = {"conn_type": "duckdb", "host": str(folder / "deadline.duckdb")}
+    airflow.add_connection("warehouse_of_deadline", json.dumps(warehouse))
     host, port = mail_server.server_address[:2]
     extra = {"from_email": "airflow@example.com", "disable_ssl": True, "disable_tls": True}
     airflow.add_connection("smtp_default", json.dumps({"conn_type": "smtp", "host": host, "port": port, "extra": extra}))
-    text = EXAMPLE.read_text().replace('schedule="0 2 * * *"', "schedule=None").replace("minutes=5", "seconds=1")
-    (airflow.home.path / "dags" / EXAMPLE.name).write_text(text)
+    airflow.write_example(
+        "limitrail_watched_commit.py",
+        ('schedule="0 2 * * *"', "schedule=None"),
+        ("minutes=5", "seconds=1"),
+        ('"warehouse"', '"warehouse_of_deadline"'),
+        ('task_id="commit_usage",', 'task_id="commit_usage", limitrail_conn_id="limitrail_of_deadline",'),
+    )
     airflow.unpause(DAG)
 
     def trigger(*, due: timedelta) -> str:
@@ -94,13 +91,13 @@ def test_a_mail_comes_if_the_commit_is_not_done_by_then(
         return airflow.trigger(DAG, logical_date=datetime.now(UTC) - timedelta(hours=4) + due)
 
     def end(run: str) -> None:
-        airflow.wait_for(lambda: airflow.run(DAG, run).state in {"success", "failed"}, "the run has ended", seconds=400)
+        airflow.wait_for(lambda: airflow.run(DAG, run).state in {"success", "failed"}, "the run has ended")
         assert airflow.run(DAG, run).state == "success"
 
     # Its deadline passes before LimitRail has answered, within the time that a request may take.
     emulator.faults.add(Fault("latency", "/v1/usage/commit", seconds=20.0))
     late = trigger(due=timedelta(seconds=5))
-    airflow.wait_for(lambda: mail_server.mails, "the mail is there", seconds=400)
+    airflow.wait_for(lambda: mail_server.mails, "the mail is there")
     [text] = mail_server.mails
     mail = email.message_from_string(text, policy=email.policy.default)
     assert (mail["Subject"], mail["To"]) == ("Usage is not committed", "billing@example.com")

@@ -1,24 +1,19 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Commit, reconcile, approve, settle in a whole Airflow: what the list cannot settle becomes a form, which is answered, answered
+"""Commit, reconcile, approve, settle: what the list cannot settle becomes a form, which is answered, answered
 late, answered wrongly, and not answered."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
-import pytest
 
-from limio_limitrail.emulator import EmulatorServer, Fault, LimitRailOptions
+from limio_limitrail.emulator import EmulatorServer, Fault
+from tests.support.airflow_whole import WholeAirflow
 
-if TYPE_CHECKING:
-    from tests.support.airflow_whole import WholeAirflow
-
-EXAMPLE = Path(__file__).resolve().parents[2] / "dags_examples" / "limitrail_usage_approve.py"
 DAG = "limitrail_usage_approve"
 COMMIT = "/v1/usage/commit"
 
@@ -29,12 +24,9 @@ class Approvals:
     def __init__(self, airflow: WholeAirflow, emulator: EmulatorServer, warehouse: Path) -> None:
         self.airflow, self.emulator, self.warehouse = airflow, emulator, warehouse
 
-    def write(self, *, dag_id: str = DAG, **changes: str) -> None:
-        text = EXAMPLE.read_text().replace('schedule="@daily"', "schedule=None").replace(DAG, dag_id)
-        for old, new in changes.values():
-            assert old in text
-            text = text.replace(old, new)
-        (self.airflow.home.path / "dags" / f"{dag_id}.py").write_text(text)
+    def write(self, *changes: tuple[str, str], dag_id: str = DAG) -> None:
+        by_hand = ('schedule="@daily"', "schedule=None")
+        self.airflow.write_example(f"{DAG}.py", by_hand, (DAG, dag_id), *changes, dag_file=f"{dag_id}.py")
         self.airflow.unpause(dag_id)
 
     def ledger(self, *columns: str) -> dict[str, tuple[Any, ...]]:
@@ -52,7 +44,7 @@ class Approvals:
 
     def end(self, run: str, *, dag_id: str = DAG, state: str = "success") -> Any:
         ended = {"success", "failed"}
-        self.airflow.wait_for(lambda: self.airflow.run(dag_id, run).state in ended, f"{run} has ended", seconds=240)
+        self.airflow.wait_for(lambda: self.airflow.run(dag_id, run).state in ended, f"{run} has ended")
         found = self.airflow.run(dag_id, run)
         errors = [line for line in self.airflow.task_log(run, "*").splitlines() if '"level":"error"' in line]
         assert found.state == state, errors
@@ -63,19 +55,14 @@ class Approvals:
         return found
 
 
-@pytest.mark.exhaustive
-@pytest.mark.timeout(1200)
-def test_rows_that_need_a_person_are_asked_about(
-    whole_airflow: Callable[..., WholeAirflow], limio_emulator_factory: Callable[..., EmulatorServer], tmp_path: Path
-) -> None:
-    emulator = limio_emulator_factory(limitrail=LimitRailOptions(idempotency="off"))
+def check_approvals(airflow: WholeAirflow, emulator: EmulatorServer, folder: Path) -> None:
+    """:param emulator: honours no idempotency keys."""
     emulator.limitrail.add_accounts(f"acme-{number}" for number in range(5))
     # The list shows nothing yet, so that it settles nothing.
     emulator.configure_limitrail(list_lag_seconds=3600)
     emulator.faults.add(Fault("reset_after", COMMIT, times=3))
     emulator.faults.add(Fault("status", COMMIT, status=500, after=3, times=4))
-    airflow = whole_airflow()
-    warehouse = tmp_path / "warehouse.duckdb"
+    warehouse = folder / "approvals.duckdb"
     airflow.add_connection("limitrail_default", emulator.limitrail_connection_json())
     airflow.add_connection("warehouse", json.dumps({"conn_type": "duckdb", "host": str(warehouse)}))
     approvals = Approvals(airflow, emulator, warehouse)
@@ -83,7 +70,7 @@ def test_rows_that_need_a_person_are_asked_about(
 
     # Nobody answers within the time: the rows stay as they are, and the run succeeds. In less time than a busy scheduler needs to
     # see that the task has begun to wait, Airflow would take the task that goes on for one that was lost.
-    approvals.write(dag_id="in_time", timeout=("timedelta(hours=20)", "timedelta(seconds=25)"))
+    approvals.write(("timedelta(hours=20)", "timedelta(seconds=25)"), dag_id="in_time")
     run = airflow.trigger("in_time")
     found = approvals.end(run, dag_id="in_time")
     assert found.tasks["approve_usage"].xcom == {"by": None, "decisions": []}
@@ -174,11 +161,11 @@ def test_rows_that_need_a_person_are_asked_about(
     approve, settle = "LimitRailApproveUsageOperator", "LimitRailSettleUsageOperator"
     each = "lambda found: {'decisions': found, 'ledger_table': 'ledger_of_others'}"
     approvals.write(
+        (f"= {approve}(", f"= {approve}.partial("),
+        ("timedelta(hours=20),\n    )", "1000).expand(ledger_table=['limitrail_usage_ledger', 'ledger_of_others'])"),
+        (f"= {settle}(", f"= {settle}.partial("),
+        (", decisions=approve_usage.output)", f").expand_kwargs(approve_usage.output.map({each}))"),
         dag_id="many",
-        partial=(f"= {approve}(", f"= {approve}.partial("),
-        expand=("timedelta(hours=20),\n    )", "1000).expand(ledger_table=['limitrail_usage_ledger', 'ledger_of_others'])"),
-        settle=(f"= {settle}(", f"= {settle}.partial("),
-        decisions=(", decisions=approve_usage.output)", f").expand_kwargs(approve_usage.output.map({each}))"),
     )
     run = airflow.trigger("many")
     forms = [airflow.form("many", run, "approve_usage", map_index=index) for index in (0, 1)]
