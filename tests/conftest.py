@@ -114,27 +114,38 @@ def secrets_of_other_tests_are_forgotten() -> None:
 
 
 @pytest.fixture(scope="session")
-def airflow_template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """An Airflow home with a migrated database, made once for all workers."""
-    own = tmp_path_factory.mktemp("airflow")
+def shared_airflow(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of what is made once for all workers."""
     if worker_id == "master":
-        return make_template(own)
+        return tmp_path_factory.mktemp("airflow")
     shared = tmp_path_factory.getbasetemp().parent / "airflow"
     shared.mkdir(exist_ok=True)
-    with (shared / "lock").open("w") as lock:
+    return shared
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other workers waiting."""
+    with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        template = shared / "airflow-template"
-        if not (shared / "ready").exists():
-            make_template(shared)
-            (shared / "ready").touch()
-    copied: Path = shutil.copytree(template, own / template.name)
-    return copied
+        yield
 
 
 @pytest.fixture(scope="session")
-def airflow_process(airflow_template: Path) -> Iterator[AirflowProcess]:
-    """A process that has Airflow imported."""
-    process = AirflowProcess(airflow_template)
+def airflow_template(shared_airflow: Path) -> Path:
+    """An Airflow home with a migrated database; homes are copies of it."""
+    with alone_in(shared_airflow):
+        if not (shared_airflow / "ready").exists():
+            make_template(shared_airflow)
+            (shared_airflow / "ready").touch()
+    return shared_airflow / "airflow-template"
+
+
+@pytest.fixture(scope="session")
+def airflow_process(airflow_template: Path, shared_airflow: Path) -> Iterator[AirflowProcess]:
+    """A process that has Airflow imported. It takes about ten seconds of a processor to begin, so that workers share it."""
+    with alone_in(shared_airflow):
+        process = AirflowProcess(airflow_template)
     yield process
     process.stop()
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,38 +68,53 @@ class Outcome:
 
 
 class AirflowProcess:
-    """A process that has Airflow imported, and forks for each command."""
+    """A process that has Airflow imported, and forks for each command.
+
+    Where one listens in the template's folder already, this is a fork of it: several test processes can share what it has
+    imported. It ends when the process that has started it calls `stop`; the forks go on.
+
+    :param template: the Airflow home that it is in. Only one process at a time may make one for it.
+    """
 
     def __init__(self, template: Path) -> None:
-        self._noise = (template.parent / "process.log").open("w+")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.airflow_process"],
-            env=environment(template),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._noise,
-            text=True,
-        )
-        self._answer()
+        self._noise = template.parent / "process.log"
+        self._listener: subprocess.Popen[bytes] | None = None
+        address = template.parent / "process"
+        self._connection = socket.socket(socket.AF_UNIX)
+        try:
+            self._connection.connect(str(address))
+        except (FileNotFoundError, ConnectionRefusedError):
+            self._listener = self._start(template, address=address)
+            self._connection.connect(str(address))
+        self._answers = self._connection.makefile("r")
+
+    def _start(self, template: Path, *, address: Path) -> subprocess.Popen[bytes]:
+        address.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "tests.support.airflow_process", str(address)]
+        with self._noise.open("w") as noise:
+            process = subprocess.Popen(command, env=environment(template), stdin=subprocess.PIPE, stdout=noise, stderr=noise)
+        while not address.exists():
+            if process.poll() is not None:
+                raise self._ended()
+            time.sleep(0.05)
+        return process
 
     def ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command, default=str) + "\n")
-        self._process.stdin.flush()
-        reply: dict[str, Any] = json.loads(self._answer())
+        self._connection.sendall(json.dumps(command, default=str).encode() + b"\n")
+        answer = self._answers.readline()
+        if not answer:
+            raise self._ended()
+        reply: dict[str, Any] = json.loads(answer)
         return reply
 
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._noise.seek(0)
-            raise AssertionError(f"the Airflow process ended ({self._process.wait()}): " + self._noise.read()[-4000:])
-        return line
+    def _ended(self) -> AssertionError:
+        return AssertionError("the Airflow process has ended: " + self._noise.read_text(errors="replace")[-4000:])
 
     def stop(self) -> None:
-        self._process.communicate(timeout=600)
-        self._noise.close()
+        self._answers.close()
+        self._connection.close()
+        if self._listener is not None:
+            self._listener.communicate(timeout=600)
 
 
 class AirflowHome:

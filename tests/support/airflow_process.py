@@ -2,8 +2,8 @@
 """Run Dags, each run or attempt in a fork with the Airflow home it is told, so that one may be killed.
 
 Airflow is imported once, in the parent, which has run one task in a home of its own, so that forks begin with statements that are
-compiled and models that are known. Reads one JSON command a line from its standard input and
-answers each with one line. Started by `airflow_home`.
+compiled and models that are known. Listens at a Unix socket, its only argument, until its standard input ends. Each connection
+has a fork of its own, which reads one JSON command a line and answers each with one line. Started by `airflow_home`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import json
 import os
 import resource
 import runpy
+import select
 import shutil
 import signal
+import socket
 import sys
 import sysconfig
 import tempfile
@@ -604,8 +606,7 @@ def move_in(command: dict[str, Any]) -> None:
     settings.configure_vars()
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+def main(address: str) -> None:
     os.dup2(2, 1)
     for engine in (settings.engine, settings.async_engine.sync_engine):
         sqlalchemy.event.listen(engine, "do_connect", connect_to_own_database)
@@ -614,14 +615,42 @@ def main() -> None:
     run_a_task()
     # Collections in forks then leave alone, and do not copy, what is there now.
     gc.freeze()
-    answers.write("ready\n")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{address}.new")
+        listener.listen()
+        # Whoever sees it can connect.
+        Path(f"{address}.new").rename(address)
+        while True:
+            readable, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in readable:
+                return
+            connection, _ = listener.accept()
+            with connection:
+                if os.fork() == 0:
+                    listener.close()
+                    code = 1
+                    try:
+                        serve(connection)
+                        code = 0
+                    except BaseException:  # noqa: BLE001 - this is the end of the process
+                        traceback.print_exc()
+                    finally:
+                        os._exit(code)
+
+
+def serve(connection: socket.socket) -> None:
+    """Do what is asked for at a connection until it ends."""
+
+    def answer_with(result: dict[str, Any]) -> None:
+        connection.sendall(json.dumps(result).encode() + b"\n")
+
     # Beside the template, whose copies are the homes of tests.
     own_folder = Path(os.environ["AIRFLOW_HOME"]).parent
     running: dict[int, Path] = {}
-    for line in sys.stdin:
+    for line in connection.makefile("r"):
         command = json.loads(line)
         if command["do"] == "join":
-            answers.write(json.dumps(join(command["pid"], answer=running.pop(command["pid"]))) + "\n")
+            answer_with(join(command["pid"], answer=running.pop(command["pid"])))
             continue
         folder = Path(command["environment"]["AIRFLOW_HOME"])
         modules = own_folder / f"modules-{os.getpid()}.json"
@@ -646,9 +675,9 @@ def main() -> None:
         answer = folder / f"answer-{child}.json"
         if command.get("beside"):
             running[child] = answer
-            answers.write(json.dumps({"pid": child}) + "\n")
+            answer_with({"pid": child})
         else:
-            answers.write(json.dumps(join(child, answer=answer)) + "\n")
+            answer_with(join(child, answer=answer))
 
 
 def join(child: int, *, answer: Path) -> dict[str, Any]:
@@ -660,4 +689,4 @@ def join(child: int, *, answer: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
