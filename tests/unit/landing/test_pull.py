@@ -29,6 +29,7 @@ from limio_limitrail.landing.manifest import read_manifest
 from limio_limitrail.landing.parts import PartFormat, remove_parts
 from limio_limitrail.landing.pull import Pull
 from limio_limitrail.landing.shaping import Shaping
+from limio_limitrail.landing.shrinking import ShrinkGuard, ShrunkListError
 from tests.support.record_pages import RecordPage
 from tests.support.strategies import examples
 
@@ -170,6 +171,17 @@ def test_a_place_lost_again_and_again_is_an_error(tmp_path):
     with pytest.raises(RefusedError, match="expired"):
         make_pull(world, tmp_path / "run", "jsonl", 1).run()
     assert world.stored is None
+
+
+def test_a_list_that_had_shrunk_is_read_again(tmp_path):
+    """A retry that went on from what the short list showed would be refused for ever."""
+    world = World([[1], [2]])
+    guarded = {"previous_rows": 20, "shrink_guard": ShrinkGuard(most=1)}
+    with pytest.raises(ShrunkListError, match="18 of 20 known rows"):
+        make_pull(world, tmp_path / "run", "jsonl", 1, **guarded).run()
+    assert not (tmp_path / "run" / "manifest.json").exists()
+    world.pages = [list(range(20))]
+    assert make_pull(world, tmp_path / "run", "jsonl", 1, **guarded).run().rows == 20
 
 
 def test_a_part_that_nobody_counted_does_not_stay(tmp_path, monkeypatch):
