@@ -196,6 +196,23 @@ def test_abandoned_tables_are_dropped(duck, pull, monkeypatch):
     assert tables(duck) == [f"{left}_of_somebody", "subs"]
 
 
+def test_a_table_that_cannot_be_dropped_keeps_no_other(duck, pull, monkeypatch, caplog):
+    monkeypatch.setattr(staging_table_module, "ABANDONED_AFTER", timedelta(0))
+    first = pull()
+    first.add(1)
+    first.staging.finish(first.parts)
+    first.staging.close()
+    [left] = tables(duck)
+    names = [f"{left[:-1]}{suffix}" for suffix in ("_1", "_2", "_3")]
+    [(comment,)] = duck.query("SELECT comment FROM duckdb_tables() WHERE table_name = '" + left + "'")
+    for name in names:
+        duck.execute(f'CREATE TABLE "{name}" (id BIGINT PRIMARY KEY)', f"COMMENT ON TABLE \"{name}\" IS '{comment}'")
+    duck.execute(f'CREATE TABLE refers (id BIGINT REFERENCES "{names[1]}" (id))')
+    pull().load()
+    assert tables(duck) == [names[1], "refers", "subs"]
+    assert f"the staging table {names[1]}, which holds rows of a pull, could not be dropped" in caplog.text
+
+
 CHANGES = {
     "rows deleted": "DELETE FROM {staging} WHERE v = '0'",
     "no record": "COMMENT ON TABLE {staging} IS NULL",

@@ -182,12 +182,15 @@ class RunStaging:
             if record is None or (name != own and not record.is_abandoned):
                 continue
             try:
-                with tables.attempt():
-                    tables.drop(TableName(schema=table.schema, table=name))
+                tables.drop(TableName(schema=table.schema, table=name))
+                # Each by itself: DuckDB has no savepoints, and a table that cannot be dropped would keep those before it.
+                session.commit()
             except Exception as error:  # noqa: BLE001 - as above
+                session.roll_back()
                 self._log_left(error, name=name)
             else:
                 log.debug("%s: dropped the staging table %s.", table, name)
+            session.begin(lock_wait=LOCK_WAIT, idle_limit=None, read_only=False)
 
     def _log_left(self, error: Exception, *, name: str | None = None) -> None:
         log.warning(
