@@ -412,6 +412,7 @@ def open_database(
         if name == "duckdb files":
             # Merges in slices of a few rows each, as those of many rows are.
             monkeypatch.setattr(duckdb_slices, "SLICE_SIZE", 100)
+            monkeypatch.setattr(duckdb_slices, "UPDATE_SIZE", 0)
         yield make_database(name, folder=tmp_path)
         return
     monkeypatch.setattr(postgres_module, "USE_PSYCOPG3", name != "psycopg2")

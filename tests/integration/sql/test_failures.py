@@ -176,6 +176,7 @@ SECOND = [
 @pytest.mark.parametrize("point", ["staged", "_evolve", "_apply"])
 def test_a_killed_load_leaves_the_table_as_it_was(db, point, monkeypatch):
     monkeypatch.setattr(duckdb_slices, "SLICE_SIZE", 10_000)
+    monkeypatch.setattr(duckdb_slices, "UPDATE_SIZE", 10_000)
     db.land("merge", FIRST)
     before, types = db.rows(own=True), db.types()
     child = in_child(die_at, point, db)

@@ -257,6 +257,24 @@ def test_json_that_duckdb_refuses(duck, pull):
     assert [row["v"] for row in duck.rows()] == ["1", half, "2"]
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
+@pytest.mark.parametrize("held", [False, True], ids=["after the pull", "held"])
+def test_rows_of_a_megabyte(duck, pull, monkeypatch, held, there):
+    """DuckDB reads two thousand rows at a time, whatever their size."""
+    monkeypatch.setattr(duck_module, "MEMORY", 64)
+    monkeypatch.setattr(duck_module, "MERGE_MEMORY", 64)
+    if there:
+        duck.land("merge", {"id": (INT, [59]), "v": (J, ['"old"'])}, run="before")
+    text = '"' + "x" * 1_000_000 + '"'
+    parts = [{"id": (INT, list(range(start, start + 20))), "v": (J, [text] * 20)} for start in (0, 20, 40)]
+    one = pull(parts=parts, schema={"id": INT, "v": J})
+    if held:
+        one.add(2)
+    assert one.load().inserted == (59 if there else 60)
+    assert duck.query("SELECT count(*), min(length(v)) FROM subs") == [(60, len(text))]
+
+
 def test_the_file_is_full(duck, pull, monkeypatch):
     duck.land("merge", {"id": (INT, [9]), "v": (T, ["z"])}, run="before")
     one = pull()

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.sql import duckdb as duck_module
 from limio_limitrail.landing.sql import duckdb_slices
 
 INT, T = Kind.INTEGER, Kind.TEXT
@@ -17,6 +18,7 @@ INT, T = Kind.INTEGER, Kind.TEXT
 def many_rows(monkeypatch):
     """Let a few rows be more than a slice."""
     monkeypatch.setattr(duckdb_slices, "SLICE_SIZE", 300)
+    monkeypatch.setattr(duckdb_slices, "UPDATE_SIZE", 0)
     return lambda scans: monkeypatch.setattr(duckdb_slices, "MOST_SCANS", scans)
 
 
@@ -58,3 +60,39 @@ def test_a_table_with_two_rows_of_a_key(duck, many_rows):
     with pytest.raises(Exception, match="1 rows more than one for the keys that came"):
         duck.land("merge", columns([1, 2, 3], value=lambda _: "x", time=2), time="t")
     assert duck.query("SELECT id, v FROM subs ORDER BY id") == [(1, "1"), (2, "2"), (2, "2"), (3, "3")]
+
+
+TABLES = {
+    "columns of others": "id BIGINT NOT NULL, kept VARCHAR DEFAULT 'd', v VARCHAR CHECK (v <> '?'), t BIGINT",
+    "a key": "id BIGINT PRIMARY KEY, kept VARCHAR DEFAULT 'd', v VARCHAR, t BIGINT",
+    "an index": "id BIGINT, kept VARCHAR DEFAULT 'd', v VARCHAR, t BIGINT; CREATE UNIQUE INDEX by_id ON subs (id)",
+    "a computed column": "id BIGINT, kept VARCHAR DEFAULT 'd', v VARCHAR, t BIGINT, w BIGINT GENERATED ALWAYS AS (id + 1)",
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_columns_that_loads_do_not_write_keep_their_values(duck, many_rows, table):
+    many_rows(3)
+    columns_of_table, _, index = TABLES[table].partition("; ")
+    duck.execute(f"CREATE TABLE subs ({columns_of_table})", *filter(None, [index]))
+    duck.execute("INSERT INTO subs (id, kept, v, t) SELECT i, 'kept ' || i, 'old', 1 FROM range(60) r(i)")
+    result = duck.land("merge", columns(range(80), value=lambda one: "old" if one < 20 else "new", time=1))
+    assert (result.inserted, result.updated, result.unchanged) == (20, 40, 20)
+    expected = [(i, f"kept {i}" if i < 60 else "d", "old" if i < 20 else "new", 1) for i in range(80)]
+    assert duck.query("SELECT id, kept, v, t FROM subs ORDER BY id") == expected
+    assert duck.query("SELECT count(*) FROM subs WHERE _run_id IS NOT NULL") == [(60,)]
+
+
+@pytest.mark.exhaustive
+def test_many_changed_rows_need_little_memory(duck, monkeypatch):
+    """DuckDB keeps all that an UPDATE writes in memory until the transaction ends."""
+    monkeypatch.setattr(duck_module, "MERGE_MEMORY", 32)
+    monkeypatch.setattr(duckdb_slices, "SLICE_SIZE", 4 * 1024 * 1024)
+    monkeypatch.setattr(duckdb_slices, "UPDATE_SIZE", 4 * 1024 * 1024)
+    draw = random.Random(4711)
+
+    def texts(ids):
+        return columns(ids, value=lambda _: f"{draw.getrandbits(2400):0600x}", time=1)
+
+    duck.land("merge", texts(range(30_000)))
+    assert duck.land("merge", texts(range(30_000)), run="2").updated == 30_000

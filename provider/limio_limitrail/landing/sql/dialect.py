@@ -381,6 +381,14 @@ class Session(ABC):
         """Return statements for some of the pairs of a staged row and a row of the table at a time, if all would be too many."""
         return [statements]
 
+    def update(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan], values: Sequence[object]) -> int:
+        """Update the rows of the table that differ from the staged ones of their key; return how many.
+
+        :param values: those that `LoadStatements.update` binds.
+        """
+        update = statements.update(keys)
+        return 0 if update is None else self.execute(update, *values)
+
     def invalid_json(self, *, staged: str, column: str) -> int:  # noqa: ARG002
         """Count the staged values of a JSON column that the database's JSON type refuses."""
         return 0

@@ -46,8 +46,8 @@ log = logging.getLogger("limio_limitrail.landing.sql")
 OPEN_WAIT = 300.0
 """Seconds that a load waits for another process that has the database's file open."""
 
-MEMORY = "512MB"
-"""What DuckDB may use for a load, unless the connection sets ``memory_limit``."""
+MEMORY = 512
+"""Megabytes that DuckDB may use for a load, unless the connection sets ``memory_limit``."""
 
 COPY_MEMORY = 64
 """Megabytes that DuckDB may use to copy parts into a new table, likewise; it needs no more for that."""
@@ -65,7 +65,13 @@ MERGE_COLUMN_MEMORY = 1
 """Megabytes for each column; a merge into a table with so many that it would need more may use `MEMORY`."""
 
 LARGE_ROW = 16 * 1024
-"""Bytes of a row from which a merge may use `MEMORY`, too."""
+"""Bytes of a row from which a merge may use `MEMORY`, too, or what `_memory_for` returns."""
+
+MOST_MEMORY = 2048
+"""Megabytes that rows of any size may need."""
+
+_VECTOR_ROWS = 2048
+_COPIES = 4
 
 PARTS_AT_ONCE = 8
 """Parts in one statement."""
@@ -121,6 +127,17 @@ DUCKDB = Dialect(
 )
 
 
+def _memory_for(*, rows: int, size: int) -> int:
+    """Return the megabytes that DuckDB needs for rows of a size in bytes; 0 if any limit will do.
+
+    A thread holds two thousand rows at a time, and a few copies of them where it parses JSON.
+    """
+    if size <= LARGE_ROW * rows:
+        return 0
+    vector = size * min(rows, _VECTOR_ROWS) // rows
+    return min(max(MEMORY, _COPIES * vector >> 20), MOST_MEMORY)
+
+
 _MOTHERDUCK = ("md:", "motherduck:")
 
 
@@ -140,6 +157,7 @@ class DuckSession(DirectLoadSession):
         self.driver_error = duckdb.Error
         self._staged: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
         self._memory = MEMORY
+        self._replaces_rows = False
         self._catalog = DuckCatalog(self.query)
 
     @cached_property
@@ -248,9 +266,13 @@ class DuckSession(DirectLoadSession):
         self.restore_settings()
         self.begin(lock_wait=None, idle_limit=None, read_only=False)
 
-    def limit_copy(self, *, columns: int) -> None:
-        """Copy parts with little memory, and one thread, until the settings are restored."""
-        self.set("memory_limit", f"'{max(COPY_MEMORY, COPY_COLUMN_MEMORY * columns)}MB'")
+    def limit_copy(self, *, columns: int, rows: pa.Table | None = None) -> None:
+        """Copy parts with little memory, and one thread, until the settings are restored.
+
+        :param rows: the first of the rows, if they are at hand.
+        """
+        needed = 0 if rows is None else _memory_for(rows=rows.num_rows, size=rows.nbytes)
+        self.set("memory_limit", f"'{max(COPY_MEMORY, COPY_COLUMN_MEMORY * columns, needed)}MB'")
         self.set("threads", str(COPY_THREADS))
         # The rows of a new table need no order, others have a number, and keeping it costs time.
         self.set("preserve_insertion_order", "false")
@@ -259,7 +281,7 @@ class DuckSession(DirectLoadSession):
         """Give DuckDB the memory and threads of a load."""
         self.set("preserve_insertion_order", "true")
         self.set("threads", None)
-        self.set("memory_limit", f"'{self._memory}'")
+        self.set("memory_limit", f"'{self._memory}MB'")
 
     def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Read the parts into the new table, several in one statement; yield the rows of each."""
@@ -301,12 +323,11 @@ class DuckSession(DirectLoadSession):
         import pyarrow as pa
 
         # A registered view would keep the rows in memory until the transaction ends, even after it is unregistered.
-        if rows.nbytes > LARGE_ROW * rows.num_rows:
-            # A thread holds two thousand rows at a time.
-            self._set_memory(MEMORY)
-        self.guarded(lambda: self._connection.from_arrow(rows).insert_into(stage))
         self._staged[stage][0] += rows.num_rows
         self._staged[stage][1] += rows.nbytes
+        # DuckDB will hold them together with those before.
+        self._make_room(rows=self._staged[stage][0], size=rows.nbytes * self._staged[stage][0] // rows.num_rows)
+        self.guarded(lambda: self._connection.from_arrow(rows).insert_into(stage))
         # Arrow would keep the memory of the rows before these.
         pa.default_memory_pool().release_unused()
 
@@ -322,8 +343,7 @@ class DuckSession(DirectLoadSession):
         :param size: their bytes in Arrow's memory.
         """
         self._staged[stage] = [rows, size]
-        if size > LARGE_ROW * rows:
-            self._set_memory(MEMORY)
+        self._make_room(rows=rows, size=size)
 
     def query_rows(self, sql: str) -> pa.Table:
         """Run a query and fetch all its rows as Arrow."""
@@ -332,23 +352,45 @@ class DuckSession(DirectLoadSession):
     def limit_memory(self, *, columns: int) -> None:
         """Let DuckDB keep less of the staged rows in memory."""
         if columns * MERGE_COLUMN_MEMORY <= MERGE_MEMORY:
-            self._set_memory(f"{MERGE_MEMORY}MB")
+            self._set_memory(MERGE_MEMORY)
 
-    def _set_memory(self, limit: str) -> None:
-        self._memory = limit
-        self.set("memory_limit", f"'{limit}'")
+    @contextmanager
+    def room_for_any_row(self) -> Iterator[None]:
+        """Read rows whose size is not known; then restore the settings."""
+        self.set("memory_limit", f"'{MOST_MEMORY}MB'")
+        yield
+        self.restore_settings()
+
+    def _make_room(self, *, rows: int, size: int) -> None:
+        if (needed := _memory_for(rows=rows, size=size)) > self._memory:
+            self._set_memory(needed)
+
+    def _set_memory(self, megabytes: int) -> None:
+        self._memory = megabytes
+        self.set("memory_limit", f"'{megabytes}MB'")
 
     def pair_slices(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan]) -> Sequence[LoadStatements]:
-        from limio_limitrail.landing.sql.duckdb_slices import SLICE_SIZE, pair_slices
+        from limio_limitrail.landing.sql.duckdb_slices import UPDATE_SIZE, pair_slices
 
         rows, size = self._staged[statements.stage]
-        if size <= SLICE_SIZE:
+        if size <= UPDATE_SIZE:
             return [statements]
+        self._replaces_rows = self._catalog.takes_copies(statements.plan.table)
+        if not self._replaces_rows:
+            self._set_memory(max(self._memory, min(max(MEMORY, _COPIES * size >> 20), MOST_MEMORY)))
         if any(ascii_lower(column.name) == "rowid" for column in self.columns(statements.plan.table) or ()):
             # It hides the identifier of DuckDB's own.
-            self._set_memory(MEMORY)
+            self._set_memory(max(MEMORY, self._memory))
             return [statements]
         return pair_slices(self, statements, keys=keys, rows=rows, size=size)
+
+    def update(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan], values: Sequence[object]) -> int:
+        pair_slice = statements.pair_slice
+        if pair_slice is None or not statements.assignments(keys) or not self._replaces_rows:
+            return super().update(statements, keys=keys, values=values)
+        from limio_limitrail.landing.sql.duckdb_slices import replace_pairs
+
+        return replace_pairs(self, statements, pair_slice=pair_slice, keys=keys, values=values)
 
     def invalid_json(self, *, staged: str, column: str) -> int:
         """Count the values that DuckDB's JSON type refuses, such as half of a surrogate pair."""

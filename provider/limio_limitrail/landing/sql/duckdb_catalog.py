@@ -112,6 +112,26 @@ class DuckCatalog:
                 f"{table}: {table.schema!r} is both a schema and a database, and DuckDB cannot tell which is meant; rename one"
             )
 
+    def takes_copies(self, table: TableName) -> bool:
+        """Return whether a row can be replaced by a copy with some other values.
+
+        Not if an index or a constraint would see the row that the transaction has deleted, a trigger would see an insert, or the
+        database computes a column.
+        """
+        at = _is_at("table_name", "schema_name")
+        refusals = [
+            ("duckdb_constraints()", "constraint_type NOT IN ('CHECK', 'NOT NULL')"),
+            ("duckdb_indexes()", "true"),
+            ("duckdb_tables()", "contains(upper(sql), 'GENERATED ALWAYS AS')"),
+        ]
+        # New in DuckDB 2.
+        if self._query("SELECT 1 FROM duckdb_functions() WHERE function_name = 'duckdb_triggers'"):
+            refusals.append(("duckdb_triggers()", "true"))
+        return not any(
+            self._query(f"SELECT 1 FROM {what} WHERE database_name = current_database() AND {at} AND {which}", *_names(table))
+            for what, which in refusals
+        )
+
     def indexes(self, table: TableName) -> list[str]:
         """Return the names of a table's indexes."""
         found = self._query(

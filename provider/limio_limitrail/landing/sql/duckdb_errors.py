@@ -22,10 +22,10 @@ def diagnosis(error: Exception) -> Diagnosis:
         cause = Cause.FULL
     elif re.search(r"Permission denied|Read-only file system|read-only mode", str(error)):
         cause = Cause.READ_ONLY
+    elif kind == "OutOfMemoryException" or re.search(r"Failed to commit: (failed to (pin|allocate)|could not allocate)", message):
+        cause = Cause.LIMIT
     elif kind == "TransactionException":
         cause = Cause.CONFLICT
-    elif kind == "OutOfMemoryException":
-        cause = Cause.LIMIT
     elif kind in ("ConversionException", "OutOfRangeException"):
         cause = Cause.ROWS
     if kind in _QUOTE_NO_ROWS:

@@ -13,6 +13,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.sql.dialect import quoted
+from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.names import ascii_lower
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE
 from limio_limitrail.landing.sql.statements import ROW, LoadStatements, PairSlice
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 SLICE_SIZE = 64 * 1024 * 1024
 """Bytes of staged rows in a slice."""
+
+UPDATE_SIZE = 24 * 1024 * 1024
+"""Bytes of staged rows that are merged without pairs and slices. An UPDATE takes two or three times as much memory."""
 
 MOST_SCANS = 16
 """How often the table may be read from end to end, which each slice does if the table's rows are in another order."""
@@ -44,3 +49,28 @@ def pair_slices(
         step = -(-rows // MOST_SCANS)
     slices = (PairSlice(pairs=pairs, start=start, end=start + step) for start in range(0, rows, step))
     return [replace(statements, pair_slice=part) for part in slices]
+
+
+def replace_pairs(
+    session: Session, part: LoadStatements, *, pair_slice: PairSlice, keys: Sequence[ColumnPlan], values: Sequence[object]
+) -> int:
+    """Insert the differing rows of a slice as they are now, and delete what they replace; return how many these were.
+
+    DuckDB keeps all that an UPDATE has written in memory until the transaction ends, and what is inserted on its disk.
+
+    :param values: those that an update binds.
+    """
+    changed = quoted(f"_limio_changed_{uuid.uuid4().hex}")
+    session.execute(
+        f"CREATE TEMPORARY TABLE {changed} AS SELECT s.{SEQUENCE}, t.rowid AS {ROW} FROM {part.differing_pairs(keys)}"
+    )
+    assigned = {ascii_lower(name) for name, _ in part.assignments(keys)}
+    names = [quoted(column.name) for column in session.columns(part.plan.table) or ()]
+    others = [name for name in names if ascii_lower(name) not in assigned]
+    of_changed = replace(part, pair_slice=replace(pair_slice, pairs=changed))
+    inserted = session.execute(of_changed.replaced(keys, columns=others), *values)
+    deleted = session.execute(f"DELETE FROM {part.table} AS t USING {changed} AS p WHERE t.rowid = p.{ROW}")
+    session.execute(f"DROP TABLE {changed}")
+    if inserted != deleted:
+        raise LandingError(f"{part.plan.table}: {inserted} rows were to replace {deleted}; nothing was written")
+    return deleted

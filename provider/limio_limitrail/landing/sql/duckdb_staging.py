@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _TEMPORARY = "temp"
 
-_SAMPLES, _SAMPLED_ROWS = 4, 512
+_SAMPLES, _SAMPLED_ROWS = 16, 32
 
 
 class DuckStagingTables(StagingTables):
@@ -82,8 +82,8 @@ class DuckStagingTables(StagingTables):
         if first is None:
             return 0
         source = TableStream(_again(first, rows), schema=first.schema)
+        self._session.limit_copy(columns=len(names), rows=first)
         del first
-        self._session.limit_copy(columns=len(names))
         copied = self._session.insert(source, into=f"{self._name(staging)} ({', '.join(map(quoted, names))})")
         # What else the process asks of the file meanwhile has its order. The memory stays small, as long as the pull needs some.
         self._session.set("preserve_insertion_order", "true")
@@ -92,11 +92,11 @@ class DuckStagingTables(StagingTables):
 
     def analyze(self, staging: TableName, *, columns: Sequence[str]) -> None:  # noqa: ARG002
         """Estimate the size of the rows, which decides how many are merged at a time."""
-        self._session.restore_settings()
         rows = self.count(staging)
         starts = sorted({rows * number // _SAMPLES for number in range(_SAMPLES)})
         spans = " OR ".join(f"{SEQUENCE} BETWEEN {start} AND {start + _SAMPLED_ROWS - 1}" for start in starts)
-        sampled = self._session.query_rows(f"SELECT * FROM {self._name(staging)} WHERE {spans}")
+        with self._session.room_for_any_row():
+            sampled = self._session.query_rows(f"SELECT * FROM {self._name(staging)} WHERE {spans}")
         size = sampled.nbytes * rows // max(1, sampled.num_rows)
         self._session.note_staged(staging.table, rows=rows, size=size)
 

@@ -203,18 +203,35 @@ class LoadStatements:
 
         Binds the values of the metadata columns that updates write.
         """
-        values = [column for column in self.plan.columns if column not in keys]
-        missing_columns = [self.dialect.quote(column.name) for column in self.plan.missing_columns]
-        if not values and not missing_columns:
+        assignments = self.assignments(keys)
+        if not assignments:
             return None
-        assignments = [(self.dialect.quote(column.name), self._value(column)) for column in values]
-        assignments += [(name, "NULL") for name in missing_columns]
-        assignments += [(self.dialect.quote(column.name), VALUE) for column in self.plan.updated_metadata]
         staged, pair = self.staged, self.same_key(keys)
         if (part := self.pair_slice) is not None:
             staged = f"(SELECT s.*, p.{ROW} FROM {self.staged} AS s JOIN {part.pairs} AS p ON {part.condition})"
             pair = f"t.rowid = s.{ROW}"
         return self.dialect.update(self.table, staged, assignments, all_of([pair, self._any_differs(keys)]))
+
+    def assignments(self, keys: Sequence[ColumnPlan]) -> list[tuple[str, str]]:
+        """Return each column that an update writes, with its value as SQL; none if nothing could differ.
+
+        Binds the values of the metadata columns that updates write.
+        """
+        assignments = [(column.name, self._value(column)) for column in self.plan.columns if column not in keys]
+        assignments += [(column.name, "NULL") for column in self.plan.missing_columns]
+        if assignments:
+            assignments += [(column.name, VALUE) for column in self.plan.updated_metadata]
+        return [(self.dialect.quote(name), value) for name, value in assignments]
+
+    def replaced(self, keys: Sequence[ColumnPlan], *, columns: Sequence[str]) -> str:
+        """Insert the rows of the pairs as an update would leave them. Binds what `assignments` says.
+
+        :param columns: the columns of the table as SQL that are not assigned.
+        """
+        assigned = dict(self.assignments(keys))
+        names, values = (*assigned, *columns), (*assigned.values(), *(f"t.{name}" for name in columns))
+        into = f"{self.dialect.insert_verb} INTO {self.table} ({', '.join(names)})"
+        return f"{into} SELECT {', '.join(values)} FROM {self._pairs(keys)}"
 
     def insert(self) -> str:
         """Insert all staged rows. Binds the values of the metadata columns."""

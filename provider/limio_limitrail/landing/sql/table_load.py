@@ -432,7 +432,7 @@ class TableLoad:
                 self._touched.note(part.differing_pairs(keys))
             differing = session.query(sql.differing(keys)) if session.may_skip_rows(self._table) else None
             values = values_of(self._plan.updated_metadata)
-            updated = sum(session.execute(update, *values) for part in slices if (update := part.update(keys)) is not None)
+            updated = sum(session.update(part, keys=keys, values=values) for part in slices)
             if differing is not None:
                 self._expect(found=updated, wanted=int(differing[0][0]))
         metadata = values_of(self._plan.metadata)
