@@ -114,6 +114,19 @@ class AsyncTransport:
             # The request may have been sent: what cannot be sent is detected before.
             raise TransportError(replace(context, reason=f"{transport_errors.NO_HTTP} ({type(error).__name__})")) from None
         assert isinstance(response, (TrackedResponse, RestedResponse))
+        context = replace(context, status=response.status)
+        try:
+            received = await self._receive(response, context, seconds=seconds)
+        except BaseException:
+            # Also where the request is cancelled: otherwise its connection would be in use until the rest of the body has come.
+            response.close()
+            raise
+        if method in _READS and received.provenance is not None and received.provenance.is_in_doubt:
+            raise TransportError(replace(context, reason=SURPLUS))
+        return received
+
+    async def _receive(self, response: TrackedResponse | RestedResponse, context: RequestContext, *, seconds: float) -> Response:
+        """Read a response to its end."""
         if not 200 <= response.status < 300:
             # The next request would get a copy of it for its response, and take what was carried out for refused.
             response.provenance.connection.distrusted = True
@@ -123,21 +136,14 @@ class AsyncTransport:
         try:
             received = await _read(response.content, response.headers, max_bytes=max_bytes)
             if "Content-Encoding" in response.headers:
-                known = replace(context, status=response.status)
-                received = await _decoded(received, response.headers, known, max_bytes=max_bytes, seconds=seconds)
+                received = await _decoded(received, response.headers, context, max_bytes=max_bytes, seconds=seconds)
         except BodyTooLargeError:
-            response.close()
-            context = replace(context, status=response.status)
             raise transport_errors.too_large(context, max_bytes=max_bytes) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            response.close()
-            context = replace(context, status=response.status)
             if _is_total(error):
-                raise transport_errors.timed_out(context, seconds=seconds, total=timeouts.total) from None
+                raise transport_errors.timed_out(context, seconds=seconds, total=self._transport.timeouts.total) from None
             reason = transport_errors.READ_TIMEOUT if isinstance(error, TimeoutError) else transport_errors.BROKE_OFF
             raise TransportError(replace(context, reason=reason)) from None
-        if method in _READS and response.provenance.is_in_doubt:
-            raise TransportError(replace(context, status=response.status, reason=SURPLUS))
         return Response(status=response.status, headers=response.headers, body=received, provenance=response.provenance)
 
     async def _post(

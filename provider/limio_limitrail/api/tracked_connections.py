@@ -26,6 +26,9 @@ _KEEP_ALIVE = 15.0
 """Seconds after which a connection that has rested is closed and not used again, as aiohttp closes those of its pool."""
 
 
+_LONGEST_LINE = 1 << 16
+"""Bytes of the longest status line or header, as `http.client` has it for a `Transport`."""
+
 _SWITCHING = 101
 """The only status below 200 after which nothing further comes."""
 
@@ -60,7 +63,7 @@ class TrackedConnection(ResponseHandler):
         """Expect a response: a request is about to be sent."""
         self.record.requests += 1
         self._in_use = True
-        super().set_response_params(**params)
+        super().set_response_params(**{**params, "max_line_size": _LONGEST_LINE, "max_field_size": _LONGEST_LINE})
 
     def write(self, request: bytes, *, read_timeout: float, total: float) -> None:
         """Send a whole request, and expect its response.
@@ -88,6 +91,20 @@ class TrackedConnection(ResponseHandler):
             self.close()
             return
         super().data_received(data)
+        if self._in_use and self._quiet_since is None and self._responses < self.record.requests and not self._exception:
+            # After an interim response, aiohttp would wait for the final one without a bound.
+            self._reschedule_timeout()
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """End the response that is being read, if any: whoever awaits its body is not told by aiohttp what is wrong with it."""
+        payload = self._payload
+        if payload is not None and not payload.is_eof():
+            if payload.exception() is None:
+                payload.set_exception(exc if isinstance(exc, TimeoutError) else aiohttp.ClientPayloadError())
+        elif isinstance(exc, HttpProcessingError) and self._responses >= self.record.requests:
+            # It came behind a response that was complete.
+            self.record.surplus = True
+        super().set_exception(exc, *cause)
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         """Count the head of a response."""
@@ -131,8 +148,6 @@ class TrackedConnection(ResponseHandler):
     def _time_out(self, error: Exception) -> None:
         self._alarm = self._deadline = None
         self.set_exception(error)
-        if self._payload is not None:
-            self._payload.set_exception(error)
 
     @property
     def is_unfit(self) -> bool:
