@@ -180,7 +180,7 @@ SECTIONS = {
 
 
 def write(folder: Path) -> None:
-    """Put the figures between their marks. What was not measured stays as it is."""
+    """Put the figures between their marks. What was not measured stays as it is, also where older figures lack a part of it."""
     text = PAGE.read_text()
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if _installed(name))
     about = (
@@ -195,9 +195,14 @@ def write(folder: Path) -> None:
     for name, (part, needed) in SECTIONS.items():
         if not all((folder / f"{run}.json").exists() for run in needed):
             continue
+        try:
+            figures = part(folder)
+        except KeyError as error:
+            print(f"{name}: left as it is, because {error} is not in the figures; measure again with --only {','.join(needed)}")
+            continue
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
         before, _, rest = text.partition(begin)
-        text = before + begin + "\n" + about + part(folder) + "\n" + end + rest.partition(end)[2]
+        text = before + begin + "\n" + about + figures + "\n" + end + rest.partition(end)[2]
     PAGE.write_text(text)
 
 
