@@ -14,7 +14,6 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -59,8 +58,7 @@ class Paging(Protocol):
         """Return the next page's parameters, None on the last page; raise `BadCursorError` for a cursor that cannot be read."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CursorPair:
+class CursorPair(msgspec.Struct, frozen=True, kw_only=True):
     """Limio's catalog: ``queryMore: {from, alias}``, switched on by ``opt.all=true`` (Limio catalog API documentation).
 
     The documented sample of ``from`` decodes to the beginning of an Elasticsearch scroll id, and ``alias`` is an index's. It is
@@ -96,8 +94,7 @@ class CursorPair:
         return cursor
 
 
-@dataclass(frozen=True, kw_only=True)
-class CursorString:
+class CursorString(msgspec.Struct, frozen=True, kw_only=True):
     """Limio's objects and baskets: a string ``queryMore`` that goes back as the parameter of the same name (Limio objects API
     documentation; that it may be absent or empty at the end was seen in public client code).
 
@@ -134,8 +131,7 @@ class CursorString:
         return {self.cursor_param: value}
 
 
-@dataclass(frozen=True, kw_only=True)
-class SinglePage:
+class SinglePage(msgspec.Struct, frozen=True, kw_only=True):
     """A list that comes whole in one response. One that announces more is an error (`limio_limitrail.api.continuation`)."""
 
     page_size_param: str | None = None

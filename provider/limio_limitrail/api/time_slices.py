@@ -38,8 +38,7 @@ _NEXT = "slice.next"
 _NUMBERED = lazy_pattern(r"([0-9]{1,4})\.(.+)", re.DOTALL)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slice:
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """A half-open time range: what lies at its end, `until`, belongs to the next slice."""
 
     since: datetime
@@ -100,8 +99,7 @@ def check_concurrency(concurrency: int, *, slice_size: timedelta | None) -> None
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class SliceCursor:
+class SliceCursor(msgspec.Struct, frozen=True, kw_only=True):
     """A position in a slice: the next page's cursor, None at the beginning; the records before it; and the announced total."""
 
     page: Cursor | None = None
@@ -112,8 +110,7 @@ class SliceCursor:
 BEGINNING = SliceCursor()
 
 
-@dataclass(frozen=True, kw_only=True)
-class SliceCursors:
+class SliceCursors(msgspec.Struct, frozen=True, kw_only=True):
     """What is left of a time range.
 
     :param end: the end of the range, to the second.
@@ -125,7 +122,7 @@ class SliceCursors:
     end: datetime
     slice_size: timedelta
     rest: datetime | None
-    open: Mapping[datetime, SliceCursor] = field(default_factory=dict)
+    open: Mapping[datetime, SliceCursor] = msgspec.field(default_factory=dict)
 
     def remaining(self) -> Iterator[tuple[Slice, SliceCursor]]:
         """Yield the slices that are left, in order, with the position in each."""
@@ -145,7 +142,7 @@ class SliceCursors:
             del opened[since]
         else:
             opened[since] = position
-        return replace(self, rest=rest, open=opened)
+        return msgspec.structs.replace(self, rest=rest, open=opened)
 
     @property
     def begun(self) -> tuple[SliceCursor, ...]:
@@ -184,9 +181,9 @@ def read_slice_cursors(cursor: Cursor | None, *, since: datetime, until: datetim
     if not starts or starts[0] < begin or starts[-1] >= whole.end or any(b - a < slice_size for a, b in pairwise(starts)):
         return None
     if _FROM not in cursor:
-        return replace(whole, rest=rest, open=opened)
+        return msgspec.structs.replace(whole, rest=rest, open=opened)
     [(start, position)] = opened.items()
-    at_start = replace(whole, rest=start)
+    at_start = msgspec.structs.replace(whole, rest=start)
     return at_start if position == BEGINNING else at_start.after(start, position)
 
 

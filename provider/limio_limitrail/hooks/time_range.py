@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.query import EARLIEST, LATEST, in_utc
@@ -20,8 +21,7 @@ _EMPTY = "empty, as Airflow 3 makes them by default"
 _MAKE = "Make intervals: schedule=CronDataIntervalTimetable(...), or [scheduler] create_cron_data_intervals = True"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimeRange:
+class TimeRange(msgspec.Struct, frozen=True, kw_only=True):
     """The range of time of a run.
 
     :param since: the lower bound; None for everything.
@@ -57,8 +57,7 @@ class TimeRange:
         return since if self.until is None else {**since, "until": self.until.isoformat()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunTimes:
+class RunTimes(msgspec.Struct, frozen=True, kw_only=True):
     """The times of a run, from Airflow.
 
     :param start: the start of its data interval; None for manual and asset-triggered runs.
@@ -99,16 +98,14 @@ class RunTimes:
         return None if self.empty else self.end
 
 
-@dataclass(frozen=True, kw_only=True)
-class PastRange:
+class PastRange(msgspec.Struct, frozen=True, kw_only=True):
     """The time range of an earlier execution of a run."""
 
     since: datetime | None
     until: datetime | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Incremental:
+class Incremental(msgspec.Struct, frozen=True, kw_only=True):
     """The state of an incremental pull.
 
     :param overlap: how far to go back behind the watermark.

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.query import Source, differences, read_source
 from limio_limitrail.assets.outlet_events import asset_outlets
@@ -127,7 +129,7 @@ class AssetWatermark:
             return None
         watermark = progress.watermark
         if past.until is None:
-            past = replace(past, until=just_after(watermark or started_at))
+            past = msgspec.structs.replace(past, until=just_after(watermark or started_at))
         if watermark is None or (reached is not None and reached > watermark and (past.since or watermark) <= watermark):
             watermark = reached
         runs = {mark: one for mark, one in progress.runs.items() if mark != mark_of(run)} | {mark_of(run): past}

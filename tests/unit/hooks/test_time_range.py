@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.query import build_query
