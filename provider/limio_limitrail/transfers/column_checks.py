@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from limio_limitrail.api.errors import ParameterError, ProtocolError
 from limio_limitrail.api.redact import holds_secret, safe_text
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("limio_limitrail.transfers")
 
 
-@dataclass(frozen=True, kw_only=True)
-class NeededColumns:
+class NeededColumns(msgspec.Struct, frozen=True, kw_only=True):
     """The columns that a table needs.
 
     :param key: the primary key.
@@ -162,9 +162,11 @@ def _normalized(name: str) -> str:
 
 def _similar(name: str, others: Iterable[str]) -> str:
     """Return a hint at similar names, as the end of a sentence."""
+    from difflib import get_close_matches
+
     known = list(others)
     respelt = [other for other in known if _normalized(other) == _normalized(name)]
-    close = respelt or difflib.get_close_matches(name, known, n=3, cutoff=0.7)
+    close = respelt or get_close_matches(name, known, n=3, cutoff=0.7)
     return f" (they have {_quoted(close)})" if close else ""
 
 

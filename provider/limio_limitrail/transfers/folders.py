@@ -14,9 +14,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.troubleshooting import ExplainedError
@@ -45,8 +46,7 @@ class FolderInUseError(ExplainedError, RuntimeError):
     """Another process, most likely another try of the same run, has the run's folder. A retry may find it free."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunIdentity:
+class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """The identity of a pull: a task, or a mapped copy of it, in a Dag run.
 
     :param dag_id: the Dag.

@@ -66,21 +66,28 @@ def check_database(dialect: Dialect, *, on_missing: str, conn_id: str) -> None:
         )
 
 
-def pull_scope(plan: PullPlan, *, hook: ApiHook, path_params: Mapping[str, Any] | None) -> Scope:
-    """Return the scope of a pull: the tenant's list, by this task. Runs and mapped copies that pull the same list share it."""
+def scope_digest(plan: PullPlan, *, hook: ApiHook, path_params: Mapping[str, Any] | None) -> str:
+    """Return the digest of a pull's scope: the tenant's list, by this task. Runs and mapped copies of the same list share it."""
     from limio_limitrail.api.query import CLIENT, TENANT, list_source
-    from limio_limitrail.landing.sql.model import Scope
 
-    run, resource = plan.run, plan.resource
+    run = plan.run
     owner = dict(hook.owner())
     if TENANT in owner:
         # A tenant has more than one client.
         owner.pop(CLIENT, None)
-    source = list_source(resource, path_params=path_params, owner=owner)
+    source = list_source(plan.resource, path_params=path_params, owner=owner)
     identity = [hook.conn_type, {name: source[name] for name in (*sorted(owner), "list")}, run.dag_id, run.task_id]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def pull_scope(plan: PullPlan, *, hook: ApiHook, path_params: Mapping[str, Any] | None) -> Scope:
+    """Return the scope of a pull into a table."""
+    from limio_limitrail.landing.sql.model import Scope
+
+    run, resource = plan.run, plan.resource
     task = f"{run.dag_id}/{run.task_id}"
     return Scope(
-        digest=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
+        digest=scope_digest(plan, hook=hook, path_params=path_params),
         text=f"{resource.name} ({resource.path_for(path_params)}) of {hook.base_url} by {task}",
         task=task,
         is_only_list=run.map_index < 0 and not resource.placeholders(),

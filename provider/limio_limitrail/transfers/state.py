@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +33,7 @@ def mark_of(run: str) -> str:
     return hashlib.sha256(run.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, kw_only=True)
-class WatermarkState:
+class WatermarkState(msgspec.Struct, frozen=True, kw_only=True):
     """What is stored with a watermark.
 
     :param watermark: the time up to which the table is complete; None before the first load, and after the table was lost.
@@ -47,7 +45,7 @@ class WatermarkState:
     """
 
     watermark: datetime | None = None
-    runs: Mapping[str, PastRange] = field(default_factory=dict)
+    runs: Mapping[str, PastRange] = msgspec.field(default_factory=dict)
     forgotten: datetime | None = None
     reread: bool = False
     source: Source | None = None
@@ -157,7 +155,7 @@ class AssetWatermark:
         """Note that the table is as the last run left it."""
         progress = self.read()
         if progress.reread:
-            self._write(replace(progress, reread=False))
+            self._write(msgspec.structs.replace(progress, reread=False))
 
     def _write(self, progress: WatermarkState) -> None:
         self._accessor.set(

@@ -62,7 +62,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         from limio_limitrail.landing.parts import MANIFEST_NAME, PartFormat
         from limio_limitrail.observability.lineage import folder_dataset
         from limio_limitrail.transfers.folders import folder_of_runs
-        from limio_limitrail.transfers.missing import is_full_scan, pull_scope, shrink_guard
+        from limio_limitrail.transfers.missing import is_full_scan, scope_digest, shrink_guard
         from limio_limitrail.transfers.summaries import PullSummary
 
         self.read_parameters()
@@ -75,8 +75,8 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         folder = plan.folder
         last_run = None
         if is_full_scan(plan, query_params=self.query_params):
-            scope = pull_scope(plan, hook=self.hook, path_params=self.path_params)
-            last_run = folder_of_runs(folder, run=plan.run) / last_run_name(scope.digest)
+            digest = scope_digest(plan, hook=self.hook, path_params=self.path_params)
+            last_run = folder_of_runs(folder, run=plan.run) / last_run_name(digest)
         previous = read_last_run(last_run) if last_run is not None else None
         manifest = self.pull(
             plan,
