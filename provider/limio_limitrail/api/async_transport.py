@@ -114,7 +114,6 @@ class AsyncTransport:
             # The request may have been sent: what cannot be sent is detected before.
             raise TransportError(replace(context, reason=f"{transport_errors.NO_HTTP} ({type(error).__name__})")) from None
         assert isinstance(response, (TrackedResponse, RestedResponse))
-        context = replace(context, status=response.status)
         try:
             received = await self._receive(response, context, seconds=seconds)
         except BaseException:
@@ -122,7 +121,7 @@ class AsyncTransport:
             response.close()
             raise
         if method in _READS and received.provenance is not None and received.provenance.is_in_doubt:
-            raise TransportError(replace(context, reason=SURPLUS))
+            raise TransportError(replace(context, status=response.status, reason=SURPLUS))
         return received
 
     async def _receive(self, response: TrackedResponse | RestedResponse, context: RequestContext, *, seconds: float) -> Response:
@@ -136,10 +135,13 @@ class AsyncTransport:
         try:
             received = await _read(response.content, response.headers, max_bytes=max_bytes)
             if "Content-Encoding" in response.headers:
-                received = await _decoded(received, response.headers, context, max_bytes=max_bytes, seconds=seconds)
+                known = replace(context, status=response.status)
+                received = await _decoded(received, response.headers, known, max_bytes=max_bytes, seconds=seconds)
         except BodyTooLargeError:
+            context = replace(context, status=response.status)
             raise transport_errors.too_large(context, max_bytes=max_bytes) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            context = replace(context, status=response.status)
             if _is_total(error):
                 raise transport_errors.timed_out(context, seconds=seconds, total=self._transport.timeouts.total) from None
             reason = transport_errors.READ_TIMEOUT if isinstance(error, TimeoutError) else transport_errors.BROKE_OFF
