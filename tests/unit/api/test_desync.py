@@ -445,3 +445,16 @@ def test_slots_are_free_again_whatever_becomes_of_requests(status):
         listener.close()
 
     asyncio.run(main())
+
+
+def test_what_is_no_http_behind_a_response_puts_it_in_doubt():
+    """As any other surplus does, and unless it is the first response of its connection."""
+
+    async def talk(writer, key, number):
+        sent = by_length(body_for(key)) + (b"more than its length" if number == 2 else b"")
+        await send_in(writer, *cut(sent, [len(by_length(b"")) + 5]))
+
+    server, found = post_each(talk, count=3)
+    assert check(server, found) == [1]
+    assert found[1].body == body_for(b"k-01")
+    assert server.connections == 2
