@@ -374,6 +374,14 @@ class Session(ABC):
         """Return the tables in which rows are staged while a pull goes on; ``None`` if the database is loaded after the pull."""
         return None
 
+    @classmethod
+    def may_take_more_memory(cls, hook: DbApiHook) -> bool:  # noqa: ARG003
+        """Return whether a load that needed more memory than `limit_memory` and its kind allow may succeed with more."""
+        return False
+
+    def take_more_memory(self) -> None:  # noqa: B027 - servers have limits of their own
+        """Lift the limits of a load's memory as far as they can be."""
+
     def limit_memory(self, *, columns: int) -> None:  # noqa: B027 - servers have limits of their own
         """Use little memory for a merge into a table that exists, whose statements `pair_slices` keeps small."""
 

@@ -68,7 +68,7 @@ LARGE_ROW = 16 * 1024
 """Bytes of a row from which a merge may use `MEMORY`, too, or what `_memory_for` returns."""
 
 MOST_MEMORY = 2048
-"""Megabytes that rows of any size may need."""
+"""Megabytes that rows of any size may need, and a load that is run again because it needed more than it got."""
 
 _VECTOR_ROWS = 2048
 _COPIES = 4
@@ -157,6 +157,7 @@ class DuckSession(DirectLoadSession):
         self.driver_error = duckdb.Error
         self._staged: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
         self._memory = MEMORY
+        self._least_memory = 0
         self._replaces_rows = False
         self._catalog = DuckCatalog(self.query)
 
@@ -272,7 +273,7 @@ class DuckSession(DirectLoadSession):
         :param rows: the first of the rows, if they are at hand.
         """
         needed = 0 if rows is None else _memory_for(rows=rows.num_rows, size=rows.nbytes)
-        self.set("memory_limit", f"'{max(COPY_MEMORY, COPY_COLUMN_MEMORY * columns, needed)}MB'")
+        self.set("memory_limit", f"'{max(COPY_MEMORY, COPY_COLUMN_MEMORY * columns, needed, self._least_memory)}MB'")
         self.set("threads", str(COPY_THREADS))
         # The rows of a new table need no order, others have a number, and keeping it costs time.
         self.set("preserve_insertion_order", "false")
@@ -349,6 +350,14 @@ class DuckSession(DirectLoadSession):
         """Run a query and fetch all its rows as Arrow."""
         return self.guarded(lambda: self._connection.sql(sql).to_arrow_table())
 
+    @classmethod
+    def may_take_more_memory(cls, hook: DbApiHook) -> bool:
+        return "memory_limit" in free_settings(hook)
+
+    def take_more_memory(self) -> None:
+        self._least_memory = MOST_MEMORY
+        self._set_memory(MOST_MEMORY)
+
     def limit_memory(self, *, columns: int) -> None:
         """Let DuckDB keep less of the staged rows in memory."""
         if columns * MERGE_COLUMN_MEMORY <= MERGE_MEMORY:
@@ -366,8 +375,8 @@ class DuckSession(DirectLoadSession):
             self._set_memory(needed)
 
     def _set_memory(self, megabytes: int) -> None:
-        self._memory = megabytes
-        self.set("memory_limit", f"'{megabytes}MB'")
+        self._memory = max(megabytes, self._least_memory)
+        self.set("memory_limit", f"'{self._memory}MB'")
 
     def pair_slices(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan]) -> Sequence[LoadStatements]:
         from limio_limitrail.landing.sql.duckdb_slices import UPDATE_SIZE, pair_slices

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.child_tables import ChildSource, follow, load_children, lock_tables
 from limio_limitrail.landing.sql.contract import EVOLVE, Contract
-from limio_limitrail.landing.sql.errors import during
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.load_checks import run_checks
 from limio_limitrail.landing.sql.masked_keys import UNMASKED, MaskedKeys, check_masked_keys, record_masked_keys
 from limio_limitrail.landing.sql.model import LoadResult, PartSource, Target
 from limio_limitrail.landing.sql.partitions import Partitions
-from limio_limitrail.landing.sql.sessions import find_table, open_session
+from limio_limitrail.landing.sql.sessions import find_table, open_session, session_class
 from limio_limitrail.landing.sql.table_load import TableLoad
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
     from limio_limitrail.landing.checks import Check
+    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.early_rows import StagedRun
 
 log = logging.getLogger("limio_limitrail.landing.sql")
@@ -85,41 +86,53 @@ def load(
     # Return the memory that the pull has used to the system before the database uses as much.
     pa.default_memory_pool().release_unused()
     step = f"while loading {target.table}"
+
+    def transact(prepare: Callable[[Session], None]) -> LoadResult:
+        try:
+            held = None if staged is None else staged.database
+            opened = open_session(hook, step=step) if held is None else held.loading(step=step)
+            with during(step, outcome=_NOTHING_WRITTEN), opened as session:
+                prepare(session)
+                table = find_table(target.table, dialect=session.dialect)
+                lock_tables(session, table=table, children=child_tables)
+                with during(f"while comparing the masks of the key of {table}"):
+                    check_masked_keys(session, table=table, target=target, masked=masked_keys)
+                loading = TableLoad(
+                    session=session,
+                    table=table,
+                    target=target,
+                    schema=schema,
+                    parts=parts,
+                    progress=progress,
+                    contract=contract,
+                    partitions=partitions,
+                    staged=staged,
+                )
+                followers = follow(loading, child_tables)
+                result = loading.run()
+                if followers:
+                    result = load_children(loading, followers, result=result)
+                if result.rows:
+                    with during(f"while recording the masks of the key of {table}"):
+                        record_masked_keys(session, table=table, target=target, masked=masked_keys)
+                run_checks(checks, session=session, table=table)
+                if before_commit is not None and not dry_run:
+                    before_commit(result)
+                if dry_run:
+                    with during("while checking what a commit would check"):
+                        session.check_deferred()
+                    raise _DryRunEndedError  # noqa: TRY301 - the way out of a transaction without a commit
+        except _DryRunEndedError:
+            pass
+        return result
+
     try:
-        held = None if staged is None else staged.database
-        opened = open_session(hook, step=step) if held is None else held.loading(step=step)
-        with during(step, outcome=_NOTHING_WRITTEN), opened as session:
-            table = find_table(target.table, dialect=session.dialect)
-            lock_tables(session, table=table, children=child_tables)
-            with during(f"while comparing the masks of the key of {table}"):
-                check_masked_keys(session, table=table, target=target, masked=masked_keys)
-            loading = TableLoad(
-                session=session,
-                table=table,
-                target=target,
-                schema=schema,
-                parts=parts,
-                progress=progress,
-                contract=contract,
-                partitions=partitions,
-                staged=staged,
-            )
-            followers = follow(loading, child_tables)
-            result = loading.run()
-            if followers:
-                result = load_children(loading, followers, result=result)
-            if result.rows:
-                with during(f"while recording the masks of the key of {table}"):
-                    record_masked_keys(session, table=table, target=target, masked=masked_keys)
-            run_checks(checks, session=session, table=table)
-            if before_commit is not None and not dry_run:
-                before_commit(result)
-            if dry_run:
-                with during("while checking what a commit would check"):
-                    session.check_deferred()
-                raise _DryRunEndedError  # noqa: TRY301 - the way out of a transaction without a commit
-    except _DryRunEndedError:
-        pass
+        result = transact(lambda _: None)
+    except DatabaseError as error:
+        if error.cause is not Cause.LIMIT or not session_class(hook).may_take_more_memory(hook):
+            raise
+        log.warning("%s. Nothing was written; the load is run again with more memory", error.summary)
+        result = transact(lambda session: session.take_more_memory())
     log.info(
         "%s %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
         "Dry run, rolled back: into" if dry_run else "Loaded into",

@@ -1,0 +1,74 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""A load that needs more of DuckDB's memory than loads get is undone, and run once more with more."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.sql import duckdb as duck_module
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError
+from tests.support.databases import HELD
+
+INT, T = Kind.INTEGER, Kind.TEXT
+ROWS = 20_000
+AGAIN = "the load is run again with more memory"
+
+
+@pytest.fixture(params=["duckdb", HELD])
+def duck(opened, request):
+    return opened(request.param)
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Give loads what no load of many rows gets by with."""
+    for name in ("MEMORY", "MERGE_MEMORY", "COPY_MEMORY"):
+        monkeypatch.setattr(duck_module, name, 2)
+
+
+def columns(ids, *, seed):
+    draw = random.Random(seed)
+    return {"id": (INT, list(ids)), "v": (T, [f"{draw.getrandbits(2400):0600x}" for _ in ids])}
+
+
+@pytest.mark.parametrize("mode", ["merge", "append", "replace", "history"])
+def test_a_load_is_run_again(duck, mode, little_memory, caplog):
+    duck.land(mode, {"id": (INT, [0]), "v": (T, ["old"])})
+    caplog.clear()
+    counts = []
+    result = duck.land(mode, columns(range(ROWS), seed=1), run="2", progress=counts.append)
+    assert AGAIN in caplog.text
+    assert (result.rows, counts[-1]) == (ROWS, ROWS)
+    expected = ROWS + (mode == "append")
+    assert duck.query("SELECT count(*), count(DISTINCT id) FROM subs") == [(expected, ROWS)]
+
+
+def test_an_update_in_place_is_run_again(duck, little_memory, caplog):
+    duck.land("merge", columns(range(ROWS), seed=1))
+    duck.execute("CREATE UNIQUE INDEX by_id ON subs (id)")
+    caplog.clear()
+    result = duck.land("merge", columns(range(ROWS), seed=2), run="2")
+    assert AGAIN in caplog.text
+    assert result.updated == ROWS
+    assert duck.query("SELECT count(*) FROM subs WHERE _run_id = '2'") == [(ROWS,)]
+
+
+def test_a_second_refusal_is_told(opened, little_memory, monkeypatch, caplog):
+    duck = opened("duckdb")
+    monkeypatch.setattr(duck_module, "MOST_MEMORY", 2)
+    with pytest.raises(DatabaseError) as caught:
+        duck.land("merge", columns(range(ROWS), seed=1))
+    assert caught.value.cause is Cause.LIMIT
+    assert caplog.text.count(AGAIN) == 1
+    assert duck.query("SELECT count(*) FROM duckdb_tables()") == [(0,)]
+
+
+def test_a_limit_of_the_connection_is_kept(opened, caplog):
+    duck = opened("duckdb")
+    with pytest.raises(DatabaseError) as caught:
+        duck.land("merge", columns(range(ROWS), seed=1), hook=duck.hook(settings={"memory_limit": "2MB", "threads": 1}))
+    assert caught.value.cause is Cause.LIMIT
+    assert AGAIN not in caplog.text
