@@ -14,6 +14,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -58,7 +59,8 @@ class Paging(Protocol):
         """Return the next page's parameters, None on the last page; raise `BadCursorError` for a cursor that cannot be read."""
 
 
-class CursorPair(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class CursorPair:
     """Limio's catalog: ``queryMore: {from, alias}``, switched on by ``opt.all=true`` (Limio catalog API documentation).
 
     The documented sample of ``from`` decodes to the beginning of an Elasticsearch scroll id, and ``alias`` is an index's. It is
@@ -94,7 +96,8 @@ class CursorPair(msgspec.Struct, frozen=True, kw_only=True):
         return cursor
 
 
-class CursorString(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class CursorString:
     """Limio's objects and baskets: a string ``queryMore`` that goes back as the parameter of the same name (Limio objects API
     documentation; that it may be absent or empty at the end was seen in public client code).
 
@@ -131,7 +134,8 @@ class CursorString(msgspec.Struct, frozen=True, kw_only=True):
         return {self.cursor_param: value}
 
 
-class SinglePage(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class SinglePage:
     """A list that comes whole in one response. One that announces more is an error (`limio_limitrail.api.continuation`)."""
 
     page_size_param: str | None = None

@@ -92,7 +92,7 @@ def rest_of(api, span, *, cursor, concurrency, resource):
 @given(data=st.data(), world=worlds(scrolled=True), total=st.sampled_from([None, "total"]))
 def test_a_place_that_the_api_keeps_itself_is_lost_or_right(data, world, total):
     api, span = world
-    resource = replace(PAGED, paging=msgspec.structs.replace(PAGED.paging, resumable=False), total=total)
+    resource = replace(PAGED, paging=replace(PAGED.paging, resumable=False), total=total)
     concurrency = data.draw(at_once)
     pages = walk_through(resource, client=api.client(), concurrency=concurrency, **span).pages()
     taken, cursor, resumable = [], None, True
@@ -117,7 +117,7 @@ def test_a_place_that_the_api_keeps_itself_is_lost_or_right(data, world, total):
 
 def test_a_place_that_the_api_passed_is_no_place_whatever_it_announced():
     api = Usage(EVERY_TEN_MINUTES, paged=True, scrolled=True)
-    resource = replace(PAGED, paging=msgspec.structs.replace(PAGED.paging, resumable=False), total="total")
+    resource = replace(PAGED, paging=replace(PAGED.paging, resumable=False), total="total")
     walk = partial(walk_through, resource, client=api.client(), **HOURS)
     page = next(walk(concurrency=2).pages())
     assert not page.resumable
