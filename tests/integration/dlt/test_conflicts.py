@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -90,6 +91,13 @@ def test_a_load_that_came_second_begins_anew(load, written):
     tries = written(2)
     assert load() == [1, 2, 3]
     assert tries == [0, 0, 0]
+
+
+def test_what_is_logged_after_a_load_is_seen(load, caplog):
+    """dlt's own logger keeps what it gets to itself."""
+    load()
+    logging.getLogger("limio_limitrail.landing.sql").info("Loaded into the next table")
+    assert "Loaded into the next table" in caplog.text
 
 
 def test_it_gives_up_in_the_end_and_says_why(load, written, monkeypatch):

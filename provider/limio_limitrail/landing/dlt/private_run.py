@@ -28,6 +28,9 @@ _SETTINGS: Mapping[str, Any] = {
     "enable_runtime_trace": False,
 }
 
+_LOGGER = "dlt.limio_limitrail"
+"""Which logger is dlt's: it sets the level, and keeps all that is logged below it from Airflow's log."""
+
 
 class _PrivateContext(RunContext):
     """The folders and settings of one run."""
@@ -60,7 +63,7 @@ class _PrivateContext(RunContext):
         return [provider]
 
     def initialize_runtime(self, runtime_config: RuntimeConfiguration | None = None) -> None:  # noqa: ARG002 - as dlt calls it
-        initialize_runtime(self.name, self._runtime_config)
+        initialize_runtime(_LOGGER, self._runtime_config)
 
     def reset_config(self) -> None:
         """Do nothing: the settings stay."""
