@@ -61,6 +61,9 @@ def load(
     A NUL character is stored as the six characters ``\\u0000``. A column of a type that this package does not create, such as
     ``numeric``, ``varchar(20)`` or ``uuid``, is written if it returns every value unchanged; ``jsonb`` stores JSON as it does.
 
+    A load that needs more memory than its database gets, where that can be more, is undone and run once more: `progress` begins
+    anew then, and `before_commit` may be called a second time.
+
     :param hook: the connection, with the table's database and default schema.
     :param target: the table and how to write to it.
     :param schema: record key → the widest kind of all parts, in order.
