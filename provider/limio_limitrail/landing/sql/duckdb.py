@@ -235,6 +235,7 @@ class DuckSession(DirectLoadSession):
 
     def execute(self, sql: str, *values: object) -> int:
         rows = self.query(sql, *values)
+        self._catalog.note(sql)
         return int(rows[0][0]) if rows and isinstance(rows[0][0], int) else 0
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Equality, TableColumn
+from limio_limitrail.landing.sql.dialect import VALUE, Equality, TableColumn, quoted
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import ascii_lower
 
@@ -40,17 +40,24 @@ class DuckCatalog:
     def __init__(self, query: Callable[..., list[tuple[Any, ...]]]) -> None:
         self._query = query
         self._found: set[TableName] = set()
+        self._schemas: set[str] = set()
 
     def forget(self) -> None:
         """Look for every table anew: another transaction begins."""
         self._found.clear()
+        self._schemas.clear()
+
+    def note(self, statement: str) -> None:
+        """Look for tables anew after a statement that takes one away, or its name."""
+        if statement.startswith("DROP TABLE") or " RENAME TO " in statement:
+            self._found.clear()
 
     def exists(self, table: TableName) -> bool:
         """Return whether there is such a table.
 
         :raises LandingError: the name belongs to something other than a table of this database.
         """
-        # A load asks for the same side tables again and again, and DuckDB takes a millisecond to answer.
+        # A load asks for the same tables again and again, and DuckDB takes milliseconds to answer.
         if table not in self._found and self._is_there(table):
             self._found.add(table)
         return table in self._found
@@ -81,16 +88,16 @@ class DuckCatalog:
 
         :raises LandingError: as `exists`.
         """
-        if not self._is_there(table):
+        if not self.exists(table):
             return None
+        # The columns of one table: duckdb_columns() goes through those of all.
         described = self._query(
-            f"SELECT column_index, column_name, data_type, column_default IS NULL FROM duckdb_columns() "
-            f"WHERE database_name = current_database() AND {_is_at('table_name', 'schema_name')}",
-            *_names(table),
+            f"SELECT name, type, dflt_value IS NULL FROM pragma_table_info({VALUE}) ORDER BY cid",
+            ".".join(quoted(part) for part in (table.schema, table.table) if part is not None),
         )
         return tuple(
             TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(managed), equality=_equality(type_))
-            for _, name, type_, managed in sorted(described)
+            for name, type_, managed in described
         )
 
     def _check_schema(self, table: TableName) -> None:
@@ -98,6 +105,8 @@ class DuckCatalog:
         if table.schema is None:
             return
         schema = ascii_lower(table.schema)
+        if schema in self._schemas:
+            return
         of_databases = f"SELECT 1 FROM duckdb_databases() WHERE {_lower('database_name')} = {VALUE}"
         of_schemas = (
             f"SELECT 1 FROM duckdb_schemas() WHERE database_name = current_database() AND {_lower('schema_name')} = {VALUE}"
@@ -111,6 +120,7 @@ class DuckCatalog:
             raise LandingError(
                 f"{table}: {table.schema!r} is both a schema and a database, and DuckDB cannot tell which is meant; rename one"
             )
+        self._schemas.add(schema)
 
     def takes_copies(self, table: TableName) -> bool:
         """Return whether a row can be replaced by a copy with some other values.
