@@ -109,8 +109,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def secrets_of_other_tests_are_forgotten() -> None:
-    """A test's secrets may be another test's words."""
+    """A test's secrets may be another test's words; and for each new one Airflow compiles the patterns of all anew."""
     forget_unused_secrets()
+    for name in ("airflow._shared.secrets_masker", "airflow.sdk._shared.secrets_masker"):
+        if name in sys.modules:
+            sys.modules[name].reset_secrets_masker()
 
 
 @pytest.fixture(scope="session")

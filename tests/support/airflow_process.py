@@ -41,7 +41,7 @@ import pyarrow.parquet  # noqa: F401
 import requests  # noqa: F401
 import sqlalchemy.event
 from airflow import settings
-from airflow.sdk.execution_time import supervisor, task_runner  # noqa: F401
+from airflow.sdk.execution_time import supervisor, task_runner
 
 import limio_limitrail.landing.sql
 from limio_limitrail.api.client import ApiClient
@@ -62,6 +62,8 @@ for name in ("s3fs", "airflow.providers.amazon.aws.fs.s3", "dlt.pipeline.pipelin
 if not hasattr(supervisor.in_process_api_server, "cache_info"):
     # Airflow 3.2 makes its API anew for each task, which takes seconds; 3.3 keeps it.
     supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
+# Airflow makes one for each task, of the same types every time.
+task_runner.TypeAdapter = functools.cache(task_runner.TypeAdapter)
 
 
 def load_dag(dag_id: str) -> Any:
