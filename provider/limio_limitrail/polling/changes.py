@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from limio_limitrail.api.errors import ProtocolError
@@ -15,7 +15,7 @@ from limio_limitrail.api.json_body import OK, TOO_DEEP
 from limio_limitrail.api.page import decode_page
 from limio_limitrail.api.query import build_query
 from limio_limitrail.api.request_context import RequestContext
-from limio_limitrail.polling.conditions import Predicate, identity_of, list_reader, time_of
+from limio_limitrail.polling.conditions import Predicate, identity_of, list_reader, parse_time, time_of
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
@@ -47,7 +47,7 @@ def fingerprint_of(record: Mapping[str, Any], *, api: str, resource: Resource) -
     :raises ProtocolError: its key repeats a credential.
     """
     text = time_of(record, resource=resource)
-    when = _timestamp(text)
+    when = parse_time(text)
     key = [record.get(name) for name in resource.primary_key]
     # Two records that lack their key would look the same if they are of the same second.
     has_key = when is not None and key and not any(value in (None, "") for value in key)
@@ -56,16 +56,6 @@ def fingerprint_of(record: Mapping[str, Any], *, api: str, resource: Resource) -
     return RecordFingerprint(
         identity=identity_of(record, api=api, resource=resource), digest=int.from_bytes(digest, "big"), when=when
     )
-
-
-def _timestamp(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        when = datetime.fromisoformat(text)
-        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 @dataclass(frozen=True, kw_only=True)

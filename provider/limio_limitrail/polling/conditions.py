@@ -6,9 +6,10 @@ Each is polled by a sensor, or stored as JSON in Airflow's metadata database and
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +19,7 @@ from limio_limitrail.api.errors import NotFoundError, ParameterError, ProtocolEr
 from limio_limitrail.api.json_body import read_record
 from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.page import decode_page
-from limio_limitrail.api.query import build_query, texts_of
+from limio_limitrail.api.query import EARLIEST, build_query, texts_of
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import fill_path, resource_from_json, resource_to_json
@@ -152,6 +153,8 @@ class RecordsCondition:
         )
         reader = list_reader(client, resource=self.resource, path=path, params=params, page_size=self.page_size)
         total = count = 0
+        # A list that gains records while it is read shows some of them again, on a later page.
+        counted: set[str] = set()
         ids: list[str] = []
         watermark: str | None = None
         for page in reader.pages():
@@ -159,11 +162,16 @@ class RecordsCondition:
                 total += 1
                 if self.predicate is not None and not self.predicate(record):
                     continue
+                when = time_of(record, resource=self.resource)
+                version = _version_of(record, when=when, resource=self.resource)
+                if version in counted:
+                    continue
+                if version is not None:
+                    counted.add(version)
                 count += 1
                 if len(ids) < MAX_IDS:
                     ids.append(identity_of(record, api=client.api, resource=self.resource))
-                when = time_of(record, resource=self.resource)
-                watermark = when if watermark is None or (when is not None and when > watermark) else watermark
+                watermark = max(watermark, when, key=_newness)
             if count >= self.min_records:
                 break
         summary = f"{count} of {total} records match" if self.predicate else f"there are {count} records"
@@ -215,6 +223,35 @@ def time_of(record: Mapping[str, Any], *, resource: Resource) -> str | None:
     for name in str(resource.columns.get(resource.time_column, resource.time_column)).split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value[:40] if isinstance(value, str) else None
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Return the time in a text, in UTC; None if it is none. What names no zone is in UTC."""
+    if text is None:
+        return None
+    try:
+        # RFC 3339 allows small letters, which Python does not read.
+        when = datetime.fromisoformat(text.upper())
+        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _newness(text: str | None) -> tuple[int, datetime, str]:
+    """Return what sorts texts as the times that they are, whatever their zones and fractions; what is no time comes before."""
+    when = parse_time(text)
+    return 0 if text is None else 1 if when is None else 2, when or EARLIEST, text or ""
+
+
+def _version_of(record: Mapping[str, Any], *, when: str | None, resource: Resource) -> str | None:
+    """Return what identifies a version of a record: its key and its time. None for a record that lacks a part of its key."""
+    key = [record.get(name) for name in resource.primary_key]
+    if not key or any(value in (None, "") for value in key):
+        return None
+    try:
+        return json.dumps([*key, when])
+    except RecursionError:  # as in _key_text
+        return None
 
 
 def find_predicate(path: str) -> Predicate:

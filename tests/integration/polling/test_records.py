@@ -168,6 +168,38 @@ def test_records_over_pages(connected, api_requests):
     assert len(api_requests()) == 2
 
 
+TIMES = {
+    "an offset": (["2026-10-01T10:30:00Z", "2026-10-01T12:00:00+02:00"], 0),
+    "a fraction": (["2026-10-01T10:00:00.5Z", "2026-10-01T10:00:00Z"], 0),
+    "small letters": (["2026-10-01T09:00:00Z", "2026-10-01t10:00:00z"], 1),
+    "no zone": (["2026-10-01T10:00:00", "2026-10-01T11:00:00+02:00"], 0),
+    "what is no time": (["2026-10-01T10:00:00Z", "pending", "", None, "9999"], 0),
+}
+
+
+@pytest.mark.parametrize("times", TIMES)
+def test_the_newest_time(connected, times):
+    """Whoever continues from it must not skip a record, so that it is no text among texts."""
+    written, newest = TIMES[times]
+    records = [{"id": str(number), "created": when} for number, when in enumerate(written)]
+    for ordered in (records, records[::-1]):
+        connected.put_records("custom/things", ordered)
+        mine = Resource(name="things", path="/custom/things", primary_key=("id",), time_column="created")
+        assert limio(resource=mine).execute(CONTEXT)["watermark"] == written[newest]
+
+
+def test_a_record_that_comes_again_on_a_later_page(connected):
+    """As in a list that gains a record at its beginning while it is read."""
+    connected.put_records("checkout/abandoned", [*baskets(4), *baskets(2)])
+    with pytest.raises(AirflowSensorTimeout):
+        limio(resource="abandoned_baskets", min_records=5, page_size=3, timeout=0).execute(CONTEXT)
+    found = limio(resource="abandoned_baskets", min_records=4, page_size=3).execute(CONTEXT)
+    assert (found["count"], found["ids"]) == (4, [f"basket-{number}" for number in range(4)])
+    # Without a key nobody knows whether two records are one.
+    connected.put_records("checkout/abandoned", [{"created": "2026-10-01T10:00:00Z"}] * 2)
+    assert limio(resource="abandoned_baskets", min_records=2).execute(CONTEXT)["count"] == 2
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize(
     ("arguments", "says"),

@@ -228,7 +228,7 @@ def test_what_matches(client, limio_emulator):
 
 
 def test_results_are_small(client, limio_emulator):
-    records = [{"id": "x" * 5000, "created": "2026-10-01" + "0" * 5000} for _ in range(500)]
+    records = [{"id": "x" * 5000 + str(number), "created": "2026-10-01" + "0" * 5000} for number in range(500)]
     limio_emulator.put_records("checkout/abandoned", [{**one, "created": None} for one in records])
     look = lists(page_size=1000).poll(client)
     assert look.result is not None
