@@ -34,7 +34,7 @@ from limio_limitrail.api.errors import (
 )
 from limio_limitrail.api.json_body import OK, read_record
 from limio_limitrail.api.page import EnvelopeReader, Page, parse_page
-from limio_limitrail.api.pagination import Cursor, is_scan, is_scroll
+from limio_limitrail.api.pagination import Cursor, is_scan, is_scroll, page_numbers
 from limio_limitrail.api.redact import holds_secret, repeats_secret
 from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import Resource, fill_path
@@ -53,6 +53,7 @@ MIN_PAGE_SIZE_ON_502 = 50
 MAX_EMPTY_PAGES = 500
 """More empty pages in a row, each with a new cursor, are an error: no store filters that much away."""
 
+_NUMBERED = "the cursor seems to be a page's number, which leads elsewhere where pages have another size"
 _LOST = "no usable response came, and the API keeps the position in this list itself, so that the page may be gone"
 
 
@@ -163,6 +164,8 @@ class ListReader:
                     if cursor is not None and isinstance(error, ServerError) and error.status == 502:
                         raise CursorRefusedError(error.context) from error
                     raise
+                if cursor is not None:
+                    self._check_other_size(cursor, number=number, error=error)
                 halved = True
                 self._cursor_sent_again = self._cursor_sent_again or cursor is not None
             except (InvalidRequestError, NotFoundError) as error:
@@ -193,6 +196,31 @@ class ListReader:
         return parse_page(
             response, resource=self.resource, envelope=self._envelope, context=self._context(), number=number, warned=self._warned
         )
+
+    def check_page_size(self) -> None:
+        """Check that `cursor` is of pages of `page_size`, if it is a page's number.
+
+        :raises CursorRefusedError: it does not fit the number of records that came before it.
+        """
+        if self.cursor is None or self.resource.paging.page_size_param is None:
+            return
+        numbers = self._resumed_page_numbers(self.cursor)
+        if any(self.records_read not in (number * self.page_size, (number - 1) * self.page_size) for number in numbers):
+            self._refuse(_NUMBERED)
+
+    def _check_other_size(self, cursor: Cursor, *, number: int, error: ApiError) -> None:
+        """Raise `CursorRefusedError` if a cursor leads elsewhere now that pages are smaller, because it is a page's number."""
+        known = page_numbers(cursor, paging=self.resource.paging) & {number - 1, number}
+        if known if self.cursor is None else self._resumed_page_numbers(cursor):
+            reason = f"{_NUMBERED}: read the list from its start with page_size={self.page_size}"
+            raise CursorRefusedError(replace(error.context, reason=reason)) from error
+
+    def _resumed_page_numbers(self, cursor: Cursor) -> set[int]:
+        """Return the numbers in a cursor that may count pages, where it is not known how many came before.
+
+        An offset is as large as the number of records, and ids that ascend are as large, or one less.
+        """
+        return {number for number in page_numbers(cursor, paging=self.resource.paging) if number < self.records_read - 1}
 
     def _is_last(self, page: Page, *, number: int) -> bool:
         """Return whether an empty page ends the list although it may have a cursor: neither is documented to be the end.

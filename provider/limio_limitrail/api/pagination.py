@@ -179,6 +179,15 @@ def _kind(value: object) -> str:
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
+_LONGEST_PAGE_NUMBER = 9
+
+
+def page_numbers(cursor: Cursor, *, paging: Paging) -> set[int]:
+    """Return the numbers in a cursor that may count pages."""
+    values = set(cursor.values()) - set(paging.first().values())
+    return {int(value) for value in values if value.isascii() and value.isdigit() and len(value) <= _LONGEST_PAGE_NUMBER}
+
+
 _SCROLL_WORDS = (b"queryThenFetch", b"queryAndFetch", b"include_context_uuid", b"scroll_id", b"scrollId", b"scrollID")
 _SCAN = lazy_pattern(rb"\A(?:scan;[0-9]|\x04scan)")
 _BASE64_RUN = lazy_pattern(rb"[A-Za-z0-9+/_-]{8,}={0,2}")

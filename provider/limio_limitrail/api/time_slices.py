@@ -309,6 +309,8 @@ class SlicedListReader:
             total=position.total,
             **retries,
         )
+        # Another slice may have got smaller pages after this one had begun.
+        reader.check_page_size()
         pages = reader.pages()
         try:
             for page in pages:

@@ -288,6 +288,70 @@ def test_a_502_on_a_small_page_is_not_halved():
     assert len(asked) == 3
 
 
+NUMBERED = Resource(name="things", path="/things", paging=CursorString(cursor_param="page", cursor_member="next"))
+CURSORS = {
+    "pages from 1": lambda at, size: at // size + 1,
+    "pages from 0": lambda at, size: at // size,
+    "offsets": lambda at, size: at,
+    "ids": lambda at, size: at - 1,
+}
+
+
+def thousand(cursors, *, too_large_at, status):
+    """A list of a thousand records, of which the page at a position is too large with a hundred of them."""
+    cursor_of = CURSORS[cursors]
+
+    def answer(query):
+        size = int(query["limit"])
+        starts = {str(cursor_of(at, size)): at for at in range(0, 1001, size if "pages" in cursors else 1)}
+        at = starts[query["page"]] if "page" in query else 0
+        if at <= too_large_at < at + size and size > 50:
+            return status, {}
+        rows = [{"id": number} for number in range(at, min(at + size, 1000))]
+        return {"items": rows, "next": str(cursor_of(at + size, size))} if at + size < 1000 else {"items": rows}
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [413, 502])
+@pytest.mark.parametrize("too_large_at", [0, 150, 950])
+@pytest.mark.parametrize("cursors", CURSORS)
+def test_a_page_in_the_middle_that_is_too_large(cursors, too_large_at, status):
+    """The third page of a hundred records is another one than the third of fifty."""
+    answer = thousand(cursors, too_large_at=too_large_at, status=status)
+    walk = walk_of(answer, NUMBERED)
+    if "pages" in cursors and too_large_at:
+        with pytest.raises(CursorRefusedError, match=r"a page's number.*read the list from its start with page_size=50"):
+            rows_of(walk)
+        assert walk.page_size == 50
+        walk = walk_of(answer, NUMBERED, page_size=walk.page_size)
+    assert [row["id"] for row in rows_of(walk)] == list(range(1000))
+
+
+@pytest.mark.parametrize("cursors", CURSORS)
+def test_a_page_that_is_too_large_where_reading_continues(cursors):
+    answer = thousand(cursors, too_large_at=350, status=413)
+    walk = walk_of(answer, NUMBERED, cursor={"page": str(CURSORS[cursors](300, 100))}, records_read=300)
+    if "pages" in cursors:
+        with pytest.raises(CursorRefusedError, match="a page's number"):
+            rows_of(walk)
+    else:
+        assert [row["id"] for row in rows_of(walk)] == list(range(300, 1000))
+
+
+@pytest.mark.parametrize("cursors", CURSORS)
+def test_a_position_of_pages_of_another_size(cursors):
+    """As in a slice that was begun before another one got smaller pages, and that a retry continues."""
+    position = {"cursor": {"page": str(CURSORS[cursors](300, 100))}, "records_read": 300}
+    walk_of(None, NUMBERED, **position, page_size=100).check_page_size()
+    smaller = walk_of(None, NUMBERED, **position, page_size=50)
+    if "pages" in cursors:
+        with pytest.raises(CursorRefusedError, match="a page's number"):
+            smaller.check_page_size()
+    else:
+        smaller.check_page_size()
+
+
 @pytest.mark.parametrize("paging", [CursorString(page_size_param=None), SinglePage()], ids=["string", "single"])
 def test_a_list_without_a_page_size_is_never_asked_for_one(paging):
     asked = []

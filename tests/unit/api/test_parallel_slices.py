@@ -271,6 +271,7 @@ def test_what_is_left_is_gone_on_with_in_time_s_order():
     pages = walk(concurrency=8).pages()
     cursor = next(page for page in pages if len(read_slice_cursors(page.next_cursor, **HOURS).begun) > 3).next_cursor
     pages.close()
+    join_slices()
     asked = len(api.asked)
     list(walk(cursor=cursor).pages())
     begun = [query["from"] for query in api.asked[asked:]]
