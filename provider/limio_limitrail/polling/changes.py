@@ -15,10 +15,11 @@ from limio_limitrail.api.json_body import OK, TOO_DEEP
 from limio_limitrail.api.page import decode_page
 from limio_limitrail.api.query import build_query
 from limio_limitrail.api.request_context import RequestContext
-from limio_limitrail.polling.conditions import Predicate, identity_of, list_reader, parse_time, time_of
+from limio_limitrail.polling.conditions import Predicate, identity_of, list_reader, parse_time, read_list, time_of
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.resource import Resource
 
 K = TypeVar("K", bound=Hashable)
@@ -95,15 +96,19 @@ class WatchedList:
         """
         path, params = self._query(filters, now=now)
         reader = list_reader(client, resource=self.resource, path=path, params=params, page_size=self.page_size)
+        return read_list(reader, lambda reader: self._fingerprints(reader, filters=filters))
+
+    def _fingerprints(self, reader: ListReader, *, filters: Mapping[K, WatchFilter]) -> dict[K, Matches]:
+        api = reader.client.api
         found: dict[K, list[RecordFingerprint]] = {watch: [] for watch in filters}
         failed: dict[K, PredicateError] = {}
         for page in reader.pages():
-            for record in decode_page(page, api=client.api, resource=self.resource.name):
+            for record in decode_page(page, api=api, resource=self.resource.name):
                 try:
-                    fingerprint = fingerprint_of(record, api=client.api, resource=self.resource)
+                    fingerprint = fingerprint_of(record, api=api, resource=self.resource)
                 except RecursionError:
                     context = RequestContext(
-                        api=client.api, resource=self.resource.name, status=OK, reason=f"page {page.number}: {TOO_DEEP}"
+                        api=api, resource=self.resource.name, status=OK, reason=f"page {page.number}: {TOO_DEEP}"
                     )
                     raise ProtocolError(context) from None
                 for watch, one in filters.items():

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
-from limio_limitrail.api.errors import NotFoundError, ParameterError, ProtocolError
+from limio_limitrail.api.errors import CursorRefusedError, NotFoundError, ParameterError, ProtocolError
 from limio_limitrail.api.json_body import read_record
 from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.page import decode_page
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
     from limio_limitrail.api.resource import Resource
 
+T = TypeVar("T")
 Predicate: TypeAlias = Callable[[Mapping[str, Any]], bool]
 
 MAX_IDS = 100
@@ -152,13 +153,17 @@ class RecordsCondition:
             self.resource, path_params=self.path_params, query_params=self.query_params, since=self.since, until=self.until
         )
         reader = list_reader(client, resource=self.resource, path=path, params=params, page_size=self.page_size)
+        return read_list(reader, self._count)
+
+    def _count(self, reader: ListReader) -> PollResult:
+        api = reader.client.api
         total = count = 0
         # A list that gains records while it is read shows some of them again, on a later page.
         counted: set[str] = set()
         ids: list[str] = []
         watermark: str | None = None
         for page in reader.pages():
-            for record in decode_page(page, api=client.api, resource=self.resource.name):
+            for record in decode_page(page, api=api, resource=self.resource.name):
                 total += 1
                 if self.predicate is not None and not self.predicate(record):
                     continue
@@ -170,7 +175,7 @@ class RecordsCondition:
                     counted.add(version)
                 count += 1
                 if len(ids) < MAX_IDS:
-                    ids.append(identity_of(record, api=client.api, resource=self.resource))
+                    ids.append(identity_of(record, api=api, resource=self.resource))
                 watermark = max(watermark, when, key=_newness)
             if count >= self.min_records:
                 break
@@ -194,6 +199,21 @@ def list_reader(client: ApiClient, *, resource: Resource, path: str, params: Map
         page_size=min(page_size, resource.max_page_size or page_size),
         limits=NO_RETRIES,
     )
+
+
+def read_list(reader: ListReader, read: Callable[[ListReader], T]) -> T:
+    """Return what a function makes of a list; the list is read from its start again if pages in its middle had to become smaller.
+
+    :raises ApiError: as `ListReader.pages`.
+    """
+    while True:
+        size = reader.page_size
+        try:
+            return read(reader)
+        except CursorRefusedError:
+            if reader.page_size == size:
+                raise
+            reader = replace(reader, records_read=0, total=None)
 
 
 def identity_of(record: Mapping[str, Any], *, api: str, resource: Resource) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from itertools import chain, islice
 from types import SimpleNamespace
 from typing import Any
@@ -29,10 +30,14 @@ from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.emulator import Fault
+from limio_limitrail.polling.changes import WatchedList, WatchFilter
+from limio_limitrail.polling.conditions import RecordsCondition
+from limio_limitrail.polling.poll import PollStatus
 from tests.support.secrets_left import FORMS, readable_pieces
 
 LIST = Resource(name="things", path="/things")
 COUNTED = Resource(name="counted", path="/counted", total="hits")
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CATALOG = Resource(name="catalog", path="/catalog", paging=CursorPair(), total="hits")
 
 
@@ -326,6 +331,15 @@ def test_a_page_in_the_middle_that_is_too_large(cursors, too_large_at, status):
         assert walk.page_size == 50
         walk = walk_of(answer, NUMBERED, page_size=walk.page_size)
     assert [row["id"] for row in rows_of(walk)] == list(range(1000))
+
+
+@pytest.mark.parametrize("cursors", CURSORS)
+def test_a_poll_reads_numbered_pages_again_by_itself(cursors):
+    client = client_of(thousand(cursors, too_large_at=950, status=502))
+    found = RecordsCondition(resource=NUMBERED, min_records=1000).poll(client)
+    assert (found.status, found.summary) == (PollStatus.FOUND, "there are 1000 records")
+    watched = WatchedList(resource=NUMBERED).poll(client, filters={"one": WatchFilter(changed_after=None)}, now=NOON)
+    assert [one.identity for one in watched["one"]] == [str(number) for number in range(1000)]
 
 
 @pytest.mark.parametrize("cursors", CURSORS)
