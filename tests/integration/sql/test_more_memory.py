@@ -66,6 +66,28 @@ def test_a_second_refusal_is_told(opened, little_memory, monkeypatch, caplog):
     assert duck.query("SELECT count(*) FROM duckdb_tables()") == [(0,)]
 
 
+@pytest.mark.parametrize("name", ["duckdb", HELD])
+def test_no_load_gets_more_than_the_machine_has(opened, monkeypatch, name):
+    """A container that uses more memory than it may is killed, and no message says why."""
+    # DuckDB takes four fifths of it.
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "100M")
+    limits = []
+    original = duck_module.DuckSession.execute
+
+    def execute(session, sql, *values):
+        if sql.startswith("SET memory_limit"):
+            limits.append(int(sql.split("'")[1].removesuffix("MB")))
+        return original(session, sql, *values)
+
+    monkeypatch.setattr(duck_module.DuckSession, "execute", execute)
+    monkeypatch.setattr(duck_module.DuckSession, "limit_memory", lambda session, **_: session.take_more_memory())
+    duck = opened(name)
+    for run in ("1", "2"):
+        parts = [columns(range(start, start + 10), seed=1) for start in (0, 10, 20)]
+        assert duck.land("merge", *parts, run=run).rows == 30
+    assert max(limits) == 79
+
+
 def test_a_limit_of_the_connection_is_kept(opened, caplog):
     duck = opened("duckdb")
     with pytest.raises(DatabaseError) as caught:

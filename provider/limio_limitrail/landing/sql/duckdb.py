@@ -138,6 +138,15 @@ def _memory_for(*, rows: int, size: int) -> int:
     return min(max(MEMORY, _COPIES * vector >> 20), MOST_MEMORY)
 
 
+_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def _megabytes(limit: str) -> int:
+    """Return a size as DuckDB writes it, such as ``18.8 GiB``, in megabytes."""
+    number, _, unit = limit.partition(" ")
+    return int(float(number) * _UNITS[unit]) // 10**6
+
+
 _MOTHERDUCK = ("md:", "motherduck:")
 
 
@@ -274,7 +283,7 @@ class DuckSession(DirectLoadSession):
         :param rows: the first of the rows, if they are at hand.
         """
         needed = 0 if rows is None else _memory_for(rows=rows.num_rows, size=rows.nbytes)
-        self.set("memory_limit", f"'{max(COPY_MEMORY, COPY_COLUMN_MEMORY * columns, needed, self._least_memory)}MB'")
+        self._limit(max(COPY_MEMORY, COPY_COLUMN_MEMORY * columns, needed, self._least_memory))
         self.set("threads", str(COPY_THREADS))
         # The rows of a new table need no order, others have a number, and keeping it costs time.
         self.set("preserve_insertion_order", "false")
@@ -283,7 +292,7 @@ class DuckSession(DirectLoadSession):
         """Give DuckDB the memory and threads of a load."""
         self.set("preserve_insertion_order", "true")
         self.set("threads", None)
-        self.set("memory_limit", f"'{self._memory}MB'")
+        self._limit(self._memory)
 
     def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Read the parts into the new table, several in one statement; yield the rows of each."""
@@ -367,7 +376,7 @@ class DuckSession(DirectLoadSession):
     @contextmanager
     def room_for_any_row(self) -> Iterator[None]:
         """Read rows whose size is not known; then restore the settings."""
-        self.set("memory_limit", f"'{MOST_MEMORY}MB'")
+        self._limit(MOST_MEMORY)
         yield
         self.restore_settings()
 
@@ -377,7 +386,20 @@ class DuckSession(DirectLoadSession):
 
     def _set_memory(self, megabytes: int) -> None:
         self._memory = max(megabytes, self._least_memory)
-        self.set("memory_limit", f"'{self._memory}MB'")
+        self._limit(self._memory)
+
+    def _limit(self, megabytes: int) -> None:
+        # With more than there is, the system would end the process, and no message would say why.
+        self.set("memory_limit", f"'{min(megabytes, self._memory_of_machine)}MB'")
+
+    @cached_property
+    def _memory_of_machine(self) -> int:
+        """The megabytes that DuckDB uses by default: four fifths of the machine's memory, or of what its container may use."""
+        if "memory_limit" not in self._free_settings:
+            return MOST_MEMORY
+        self.execute("RESET memory_limit")
+        [(limit,)] = self.query("SELECT current_setting('memory_limit')")
+        return _megabytes(str(limit))
 
     def pair_slices(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan]) -> Sequence[LoadStatements]:
         from limio_limitrail.landing.sql.duckdb_slices import UPDATE_SIZE, pair_slices
