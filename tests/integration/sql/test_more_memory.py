@@ -4,16 +4,23 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
+from datetime import timedelta
 
+import duckdb
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import duckdb as duck_module
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError
-from tests.support.databases import HELD
+from limio_limitrail.landing.sql.model import OnMissing, Scope
+from limio_limitrail.transfers import ChildTable
+from tests.support.child_rows import Orders
+from tests.support.databases import HELD, NOON, kept_open
 
 INT, T = Kind.INTEGER, Kind.TEXT
 ROWS = 20_000
+HOUR = timedelta(hours=1)
 AGAIN = "the load is run again with more memory"
 
 
@@ -64,6 +71,74 @@ def test_a_second_refusal_is_told(opened, little_memory, monkeypatch, caplog):
     assert caught.value.cause is Cause.LIMIT
     assert caplog.text.count(AGAIN) == 1
     assert duck.query("SELECT count(*) FROM duckdb_tables()") == [(0,)]
+
+
+def merges(database, folder):
+    scope = Scope(digest="0" * 16, text="the list", task="sync/subs", is_only_list=True)
+    more = {"full_scan": True, "scope": scope, "on_missing": OnMissing.DELETE, "time": "u"}
+
+    def part(ids, value, day):
+        return {"id": (INT, list(ids)), "v": (T, [value] * len(ids)), "u": (T, [f"2026-01-0{day}T00:00:00Z"] * len(ids))}
+
+    database.land("merge", part(range(10), "old", 1), run="sync/subs/1", **more)
+    return lambda: database.land(
+        "merge", part(range(2, 8), "new", 2), part(range(20, 24), "new", 2), run="sync/subs/2", at=NOON + HOUR, **more
+    )
+
+
+def keeps_history(database, folder):
+    database.land("history", columns(range(5), seed=1), run="1")
+    return lambda: database.land("history", columns(range(3, 9), seed=2), run="2", at=NOON + HOUR)
+
+
+def has_children(database, folder):
+    orders = Orders(db=database, folder=folder, tables={"items": ChildTable("items")})
+    orders.land([{"id": number, "items": [number, "x"]} for number in range(4)])
+    return lambda: orders.land([{"id": 2, "items": ["y"]}, {"id": 9, "items": [1, 2, 3]}], run="run-2", at=NOON + HOUR)
+
+
+def content(database):
+    tables = [name for (name,) in database.query("SELECT table_name FROM duckdb_tables() ORDER BY 1")]
+    return {name: database.rows(name, own=True) for name in tables}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("prepare", "name"), [(merges, "duckdb"), (merges, HELD), (keeps_history, "duckdb"), (has_children, "duckdb")]
+)
+def test_a_refusal_of_any_statement(file_database, tmp_path, monkeypatch, name, prepare):
+    """Whichever statement needs more memory: nothing of the first run is left in the second."""
+    original = duck_module.DuckSession.query
+
+    def land(folder, *, refused):
+        folder.mkdir()
+        database, statements = file_database(name, folder=folder), 0
+
+        def query(session, sql, *values):
+            nonlocal statements
+            statements += not sql.startswith(("SET", "RESET"))
+            if statements == refused:
+                statements += 1
+
+                def refuse():
+                    with suppress(duckdb.Error):
+                        # As a refusal does, it aborts the transaction.
+                        session._connection.execute("SELECT error('refused')")
+                    raise duckdb.OutOfMemoryException("failed to allocate")
+
+                session.guarded(refuse)
+            return original(session, sql, *values)
+
+        with kept_open(database):
+            run = prepare(database, folder)
+            with monkeypatch.context() as patch:
+                patch.setattr(duck_module.DuckSession, "query", query)
+                result = run()
+            return result, content(database), statements
+
+    expected, rows, statements = land(tmp_path / "whole", refused=0)
+    for refused in range(1, statements, 9):
+        assert land(tmp_path / str(refused), refused=refused)[:2] == (expected, rows), refused
 
 
 @pytest.mark.parametrize("name", ["duckdb", HELD])
