@@ -144,7 +144,6 @@ def test_a_refusal_of_any_statement(file_database, tmp_path, monkeypatch, name, 
 @pytest.mark.parametrize("name", ["duckdb", HELD])
 def test_no_load_gets_more_than_the_machine_has(opened, monkeypatch, name):
     """A container that uses more memory than it may is killed, and no message says why."""
-    # DuckDB takes four fifths of it.
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "100M")
     limits = []
     original = duck_module.DuckSession.execute
@@ -160,7 +159,7 @@ def test_no_load_gets_more_than_the_machine_has(opened, monkeypatch, name):
     for run in ("1", "2"):
         parts = [columns(range(start, start + 10), seed=1) for start in (0, 10, 20)]
         assert duck.land("merge", *parts, run=run).rows == 30
-    assert max(limits) == 79
+    assert max(limits) == 49
 
 
 def test_a_limit_of_the_connection_is_kept(opened, caplog):

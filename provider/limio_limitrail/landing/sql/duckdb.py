@@ -390,16 +390,19 @@ class DuckSession(DirectLoadSession):
 
     def _limit(self, megabytes: int) -> None:
         # With more than there is, the system would end the process, and no message would say why.
-        self.set("memory_limit", f"'{min(megabytes, self._memory_of_machine)}MB'")
+        self.set("memory_limit", f"'{min(megabytes, self._half_of_machine)}MB'")
 
     @cached_property
-    def _memory_of_machine(self) -> int:
-        """The megabytes that DuckDB uses by default: four fifths of the machine's memory, or of what its container may use."""
+    def _half_of_machine(self) -> int:
+        """Half of the machine's memory in megabytes, or of what its container may use; the process needs some of its own.
+
+        DuckDB's default is four fifths of it.
+        """
         if "memory_limit" not in self._free_settings:
             return MOST_MEMORY
         self.execute("RESET memory_limit")
         [(limit,)] = self.query("SELECT current_setting('memory_limit')")
-        return _megabytes(str(limit))
+        return _megabytes(str(limit)) * 5 // 8
 
     def pair_slices(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan]) -> Sequence[LoadStatements]:
         from limio_limitrail.landing.sql.duckdb_slices import UPDATE_SIZE, pair_slices
