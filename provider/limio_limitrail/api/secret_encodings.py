@@ -56,8 +56,6 @@ _BASE64_OF_ASCII = lazy_pattern(f"[{_FIRST}][{_SECOND}][{_THIRD}][A-Za-z0-9+/_-]
 _BASE64_OF_UTF16 = lazy_pattern(f"{_OUTER}{_INNER}|{_INNER}{_OUTER}")
 """The Base64 of three printable characters in UTF-16."""
 _PERHAPS_HEX = lazy_pattern(rf"{_PAIR}(?=[0\s:2-7-]){_GAP}{(_PAIR + _GAP) * 5}")
-_SPACES = str.maketrans(dict.fromkeys(" \t\xa0", "+"))
-_STANDARD = str.maketrans("-_", "+/")
 
 
 class Decoding(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,21 +112,26 @@ def folded(text: str) -> str:
     low = text.casefold()
     if len(low) != len(text):
         low = "".join(one if len(one.casefold()) != 1 else one.casefold() for one in text)
-    return low.translate(_SPACES)
+    return _spaces_as_plus(low)
+
+
+def _spaces_as_plus(text: str) -> str:
+    # Several times as quick as a table for `translate`, and so below.
+    return text.replace(" ", "+").replace("\t", "+").replace("\xa0", "+")
 
 
 def folded_base64(text: str) -> str:
-    """Return a folded text in which both alphabets of Base64 are one."""
-    return text.translate(_STANDARD)
+    """Return a text, mostly a folded one, in which both alphabets of Base64 are one."""
+    return text.replace("-", "+").replace("_", "/")
 
 
 def decodings(text: str) -> Iterator[Decoding]:
     """Yield the parts of a text that may be Base64 or hexadecimal, decoded at every offset."""
     # A form decoder turns a plus into a space.
-    for run in _BASE64.finditer(text.translate(_SPACES)):
+    for run in _BASE64.finditer(_spaces_as_plus(text)):
         if not _may_be_base64(run[0]):
             continue
-        whole = run[0].translate(_STANDARD)
+        whole = folded_base64(run[0])
         for offset in range(4):
             chunk = whole[offset:]
             chunk = chunk[: len(chunk) - (len(chunk) % 4 == 1)]
