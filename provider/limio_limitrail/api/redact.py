@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
-from limio_limitrail.api.secret import Secret, find_secrets, holds_secret, remember_secret
+from limio_limitrail.api.secret import Secret, find_secrets, holds_secret, may_hold_secret, remember_secret
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.lazy import lazy_pattern
 
 __all__ = [
     "MAX_LENGTH", "guard_library_logs", "holds_secret", "remember_proxy_passwords", "remember_secret", "repeats_piece",
-    "repeats_secret", "safe_error", "safe_text", "safe_uri",
+    "repeats_secret", "safe_error", "safe_text", "safe_texts", "safe_uri",
 ]  # fmt: skip
 
 MAX_LENGTH = 200
@@ -57,6 +57,16 @@ def safe_text(text: object) -> str | None:
     if len(text) <= MAX_LENGTH and _is_id(text) and not find_secrets(text):
         return text
     return _fit(_masked(text[:_MAX_READ]))
+
+
+def safe_texts(one: object, other: object) -> tuple[str | None, str | None]:
+    """Return what `safe_text` returns for each of two values: two ids, which most responses have, are looked at together."""
+    if isinstance(one, str) and isinstance(other, str) and one and other:
+        # Whatever may be in one of them may be in both.
+        both = f"{one}.{other}"
+        if len(both) <= MAX_LENGTH and _is_id(both) and not may_hold_secret(both):
+            return one, other
+    return safe_text(one), safe_text(other)
 
 
 def _is_id(text: str) -> bool:

@@ -159,6 +159,10 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
         value = row.get(tree.name)  # type: ignore[attr-defined]
         if type(value) is str and value.isascii():
             return value
+        if type(value) in _COMMON_TYPES:
+            return as_json(value, number=number, column=tree.name)  # type: ignore[attr-defined]
+    elif kind is dict:
+        return _filled(tree, row, number=number)  # type: ignore[arg-type]
     elif kind in _COMMON_TYPES:
         return as_json(tree, number=number, column=None)
     match tree:
@@ -177,11 +181,15 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
                 values[name] = as_text(row[name], number=number, column=name)
             return tree.template.format_map(values)
         case Mapping():
-            return {str(name): value for name, one in tree.items() if type(value := fill(one, row, number=number)) is not _Omit}
+            return _filled(tree, row, number=number)
         case list() | tuple():
             return [value for one in tree if type(value := fill(one, row, number=number)) is not _Omit]
         case _:
             return as_json(tree, number=number, column=None)
+
+
+def _filled(tree: Mapping[Any, object], row: Row, *, number: int) -> dict[str, Any]:
+    return {str(name): value for name, one in tree.items() if type(value := fill(one, row, number=number)) is not _Omit}
 
 
 def encode(value: object) -> bytes:

@@ -16,7 +16,7 @@ import msgspec
 
 from limio_limitrail.api.errors import ApiError, ProtocolError, TransportError
 from limio_limitrail.api.json_body import meaning_of
-from limio_limitrail.api.redact import holds_secret, repeats_piece, safe_text
+from limio_limitrail.api.redact import holds_secret, repeats_piece, safe_text, safe_texts
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.api.responses import trace_id_in
 from limio_limitrail.usage.body import Row, Text, UsageRowError, as_json, as_text, columns_of, encode, fill, is_missing
@@ -41,6 +41,7 @@ from limio_limitrail.usage.ledger.states import Keep, State
 if TYPE_CHECKING:
     from limio_limitrail.api.responses import Response
 
+_quoted = json.encoder.encode_basestring_ascii
 _NAMESPACE = uuid.UUID("7f1d8a52-6f0e-5a57-9a0b-0d5a7c3d9e41")
 _LEFT_OUT = '"left out: it repeats a credential"'
 _TOO_LARGE = '"left out: it is larger than 1 MB"'
@@ -152,12 +153,23 @@ class UsageTemplate:
     def _idempotency_key(self, row: Row, *, number: int) -> str:
         """Return a UUID that is the same for the same row in every retry, re-run and backfill."""
         parts = []
-        for name in sorted(self.key_columns):
-            if is_missing(row.get(name)):
+        for name, quoted in self._quoted_key_columns:
+            value = row.get(name)
+            if is_missing(value):
                 raise UsageRowError(number, f"key column {name!r} has no value, and every row needs a key of its own")
-            parts.append([name, _canonical(row[name], number=number, column=name)])
-        named = [self.tenant, self.operation, parts, *(() if self.namespace is None else (self.namespace,))]
-        return _uuid5(json.dumps(named))
+            parts.append(f"[{quoted}, {_quoted(_canonical(value, number=number, column=name))}]")
+        before, after = self._around_key_columns
+        return _uuid5(f"{before}{', '.join(parts)}{after}")
+
+    @cached_property
+    def _quoted_key_columns(self) -> tuple[tuple[str, str], ...]:
+        return tuple((name, _quoted(name)) for name in sorted(self.key_columns))
+
+    @cached_property
+    def _around_key_columns(self) -> tuple[str, str]:
+        """Return what stands before and behind the key columns in the JSON of a key, which is that of `json.dumps`."""
+        namespace = "" if self.namespace is None else f", {_quoted(self.namespace)}"
+        return f"[{_quoted(self.tenant)}, {_quoted(self.operation)}, [", f"]{namespace}]"
 
 
 def _uuid5(name: str) -> str:
@@ -183,6 +195,8 @@ def _put_key(body: dict[str, Any], field: str, key: str, *, number: int) -> None
 def _canonical(value: object, *, number: int, column: str) -> str:
     """Write a key's value in one form, whatever its type in a database or a file: 5, 5.0 and 5.00 are one number."""
     exact = as_json(value, number=number, column=column)
+    if isinstance(exact, str):
+        return f"s:{exact}"
     if isinstance(exact, bool):
         return f"b:{exact}"
     if isinstance(exact, int | float | Decimal):
@@ -218,7 +232,7 @@ def read_answer(answer: Response, *, response: ResponseMapping, required: bool =
     state = response.states.get(value, State.PARKED) if isinstance(value, str) else State.PARKED
     is_known = state is not State.PARKED
     reserved = str(reservation.value) if reservation and type(reservation.value) in (str, int) else None
-    shown = safe_text(reserved)
+    shown, trace_id = safe_texts(reserved, found.get("traceId"))
     kept = _kept(answer.body, found=found) if keep else None
     # What was not masked repeats nothing.
     is_secret = reserved is not None and shown != reserved and holds_secret(reserved)
@@ -227,7 +241,7 @@ def read_answer(answer: Response, *, response: ResponseMapping, required: bool =
         http_status=answer.status,
         decision=value if is_known else safe_text(value),
         reservation_id=None if is_secret else shown,
-        trace_id=safe_text(found.get("traceId")) or trace_id_in(answer.headers),
+        trace_id=trace_id or trace_id_in(answer.headers),
         # What became of the row is known all the same.
         detail="the reservation's id repeats a credential, and is left out" if is_secret else None,
         fees=fees.raw.decode() if fees and kept not in (_LEFT_OUT, _TOO_LARGE) else None,

@@ -210,7 +210,8 @@ class SendLoop:
             result = await self._send(claim, valid_until=valid_until)
             self._results.append((claim, result))
             # The other thread is woken for many results together, unless one is unusual or nothing is left.
-            if len(self._results) >= self._limiter.limit or not self._queue or not isinstance(result, Outcome):
+            is_due = len(self._results) >= self._limiter.limit or not self._queue or not isinstance(result, Outcome)
+            if is_due and not self._has_results.is_set():
                 self._has_results.set()
 
     async def _next_claim(self) -> tuple[Claim, float] | None:

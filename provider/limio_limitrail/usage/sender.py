@@ -75,8 +75,14 @@ class AnswerIds:
 
     def owner(self, ids: Iterable[str | None], *, row: UsageRow, connection: ConnectionRecord) -> Owner:
         """Return whose answer an answer is by its trace id and reservation id, and remember them."""
-        found = [self._owner(one, row=row, connection=connection) for one in ids if one and _is_id(one)]
-        return next((owner for owner in (Owner.ANOTHER_ROW, Owner.THIS_ROW) if owner in found), Owner.UNKNOWN)
+        # All of them are remembered, whatever the first one shows.
+        result = Owner.UNKNOWN
+        for one in ids:
+            if one and _is_id(one):
+                owner = self._owner(one, row=row, connection=connection)
+                if owner is Owner.ANOTHER_ROW or result is Owner.UNKNOWN:
+                    result = owner
+        return result
 
     def _owner(self, one: str, *, row: UsageRow, connection: ConnectionRecord) -> Owner:
         known = self._latest.get(one)
