@@ -1,5 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Throttle: how many requests may be in flight. AIMD: one more while the API answers well, half when it does not."""
+"""Throttle: how many requests may be in flight. Slow start, then AIMD, as TCP does.
+
+The limit doubles with each round of good answers until the first sign that it is too high. From then on it is one more while the
+API answers well, and half when it does not.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,9 @@ LONGEST_PAUSE = 30.0
 
 
 class AdaptiveConcurrencyLimiter:
-    """A limit that adapts: one more for each round of good answers, half after a 429 (rate limit) or when latency rises.
+    """A limit that adapts: half after a 429 (rate limit) or when latency rises; more while answers are good.
+
+    It doubles with each round of requests before it is halved first, and grows by one a round afterwards.
 
     For one event loop; only `limit` may be read in other threads.
     """
@@ -41,6 +47,7 @@ class AdaptiveConcurrencyLimiter:
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._limit = float(min(INITIAL_LIMIT, max_limit))
+        self._is_slow_start = True
         self.in_flight = 0
         self._not_before = 0.0
         self._halved_at = float("-inf")
@@ -76,7 +83,7 @@ class AdaptiveConcurrencyLimiter:
         if self._recent > SLOW_FACTOR * self._usual + JITTER:
             self._halve(began=began, now=now)
         else:
-            self._limit = min(float(self._max_limit), self._limit + 1 / self._limit)
+            self._limit = min(float(self._max_limit), self._limit + (1.0 if self._is_slow_start else 1 / self._limit))
         # Slowly, so that an API that has become slower for good is measured by its new latency.
         self._usual += _USUAL_WEIGHT * (self._recent - self._usual)
         self._admit()
@@ -126,6 +133,7 @@ class AdaptiveConcurrencyLimiter:
         # Requests that were in flight at the last halving do not show whether it was enough.
         if began <= self._halved_at:
             return
+        self._is_slow_start = False
         self._limit = max(1.0, self._limit / 2)
         self._halved_at = now
         self._recent = None if self._usual is None else self._usual
