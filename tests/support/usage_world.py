@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.errors import TransportError
 from limio_limitrail.api.resource import AuthMode
@@ -324,7 +326,7 @@ class World:
         fate = self._fates.pop(0) if self._fates else "answer"
         found = self.api.answer(fate, key, tries=self._tries)
         if isinstance(found, str):
-            raise TransportError(replace(context, reason=fate, reached=found != "refused"))
+            raise TransportError(msgspec.structs.replace(context, reason=fate, reached=found != "refused"))
         return Response(status=found[0], headers={}, body=found[1])
 
     def arrive(self) -> None:

@@ -8,7 +8,6 @@ import errno
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import aiohttp
 import requests
 import requests.utils
 import yarl
+from msgspec.structs import replace
 from multidict import CIMultiDictProxy
 from urllib3.util.ssl_ import create_urllib3_context
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec.structs import replace
 
 from limio_limitrail.api.errors import CredentialsError, ProtocolError, ResponseTooLargeError, ScopeError, TransportError
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
@@ -38,8 +40,7 @@ RENEW_EARLY = 60.0
 """Seconds before its expiry at which a token is renewed; a tenth of its lifetime where that is less."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Token:
+class Token(msgspec.Struct, frozen=True, kw_only=True):
     """A bearer token.
 
     :param value: the bare token, without the word Bearer.
@@ -167,8 +168,7 @@ Auth: TypeAlias = TokenSource | ApiKey
 """A source of credentials."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClientCredentials:
+class ClientCredentials(msgspec.Struct, frozen=True, kw_only=True):
     """An OAuth client.
 
     :param auth_url: the token endpoint.

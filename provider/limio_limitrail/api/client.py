@@ -12,12 +12,12 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict, Unpack, cast
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from limio_limitrail.api.auth import Auth
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, ProtocolError

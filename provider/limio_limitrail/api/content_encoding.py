@@ -6,9 +6,10 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from limio_limitrail.api.errors import ProtocolError
 from limio_limitrail.api.request_context import RequestContext

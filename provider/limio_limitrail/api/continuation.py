@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -73,8 +72,7 @@ _RANGE = lazy_pattern(r"\s*[A-Za-z]+\s+(?:[0-9]+-[0-9]+|\*)/([0-9]{1,15})\s*")
 _MAX_DEPTH = 6
 
 
-@dataclass(frozen=True, kw_only=True)
-class ListEnd:
+class ListEnd(msgspec.Struct, frozen=True, kw_only=True):
     """Where a list seems to end.
 
     :param records: how many have come.
@@ -91,8 +89,7 @@ class ListEnd:
     ignored: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ContinuationHint:
+class ContinuationHint(msgspec.Struct, frozen=True, kw_only=True):
     """A member or a header that announces more than has come.
 
     :param path: the member's dotted path, or the header's name.
@@ -106,7 +103,7 @@ class ContinuationHint:
 
     def __post_init__(self) -> None:
         # A name in a response may be any text.
-        object.__setattr__(self, "path", safe_text(self.path) or "")
+        msgspec.structs.force_setattr(self, "path", safe_text(self.path) or "")
 
     def __str__(self) -> str:
         return f"the header {self.path!r}" if self.is_header else f"its member {self.path!r}"

@@ -76,7 +76,7 @@ class ApiError(ExplainedError):
 
     def without_problem(self) -> str:
         """Return the message without anything that the API's response said, trace id aside."""
-        from dataclasses import replace
+        from msgspec.structs import replace
 
         from limio_limitrail.api.request_context import ProblemDetails
 

@@ -57,7 +57,7 @@ _NUMBERED = "the cursor seems to be a page's number, which leads elsewhere where
 _LOST = "no usable response came, and the API keeps the position in this list itself, so that the page may be gone"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class ListReader:
     """Reads a list once.
 
@@ -159,7 +159,7 @@ class ListReader:
                 smaller = self._halve(error)
                 if advances and error.context.reached:
                     reason = f"{error.context.reason}; {_LOST}" if error.context.reason else _LOST
-                    raise CursorRefusedError(replace(error.context, reason=reason)) from error
+                    raise CursorRefusedError(msgspec.structs.replace(error.context, reason=reason)) from error
                 if not smaller:
                     if cursor is not None and isinstance(error, ServerError) and error.status == 502:
                         raise CursorRefusedError(error.context) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -175,7 +175,7 @@ def parse_page(
     ignored = frozenset(resource.ignored_members)
 
     def broken(reason: str) -> ProtocolError:
-        return ProtocolError(replace(context, status=response.status, reason=reason))
+        return ProtocolError(msgspec.structs.replace(context, status=response.status, reason=reason))
 
     def named(member: str) -> str:
         return repr((safe_text(member) or "")[:80])

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from limio_limitrail.api.responses import Provenance
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProblemDetails:
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
     """What an error body says.
 
     Limio answers ``{"message": ...}``. LimitRail answers ProblemDetails with ``errorCode``, ``resourceKey``, ``traceId`` and
@@ -38,8 +38,7 @@ class ProblemDetails:
         return " ".join([*filter(None, [self.message]), *(f"{name}={value}" for name, value in named.items() if value)])
 
 
-@dataclass(frozen=True, kw_only=True)
-class RequestContext:
+class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one request and its response.
 
     :param api: the API's name as people know it, such as ``Limio``.
@@ -62,11 +61,11 @@ class RequestContext:
     resource: str | None = None
     status: int | None = None
     reason: str = ""
-    problem: ProblemDetails = field(default_factory=ProblemDetails)
+    problem: ProblemDetails = ProblemDetails()
     trace_id: str | None = None
     retry_after: float | None = None
     required_scope: str | None = None
     granted_scopes: tuple[str, ...] | None = None
     reached: bool = True
     private: bool = False
-    provenance: Provenance | None = field(default=None, compare=False, repr=False)
+    provenance: Provenance | None = None

@@ -227,7 +227,7 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class SlicedListReader:
     """Reads a list in slices of time: the pages of each slice in order.
 
@@ -275,7 +275,9 @@ class SlicedListReader:
         left = read_slice_cursors(self.cursor, since=self.since, until=self.until, slice_size=self.slice_size)
         if left is None:
             context = RequestContext(api=self.client.api, method="GET", path=self.path, resource=self.resource.name)
-            raise CursorRefusedError(replace(context, reason="the position to continue from is in no slice of this time range"))
+            raise CursorRefusedError(
+                msgspec.structs.replace(context, reason="the position to continue from is in no slice of this time range")
+            )
         resumed = bool(left.begun)
         for number, (since, page, position) in enumerate(self._all_pages(left), start=1):
             left = left.after(since, position)

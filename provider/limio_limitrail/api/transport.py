@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ import msgspec
 import requests
 import requests.utils
 import urllib3.exceptions
+from msgspec.structs import replace
 
 from limio_limitrail.api import transport_errors
 from limio_limitrail.api.bounded_http import BoundedAdapter, ResponseBounds, TooManyBytesError, read_body, within

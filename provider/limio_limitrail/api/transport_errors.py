@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from dataclasses import replace
 
 import requests
 import urllib3.exceptions
+from msgspec.structs import replace
 
 from limio_limitrail.api.errors import ResponseTooLargeError, TransportError
 from limio_limitrail.api.request_context import RequestContext

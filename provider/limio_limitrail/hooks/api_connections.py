@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -77,8 +76,7 @@ def read_limio_connection(connection: Connection) -> Settings:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class LimitRailSettings(Settings):
+class LimitRailSettings(Settings, frozen=True, kw_only=True):
     """What a LimitRail client needs to know, read out of a connection.
 
     :param scopes: the scopes that every token of the connection is asked with.
@@ -91,8 +89,12 @@ class LimitRailSettings(Settings):
     scopes: tuple[str, ...]
     paths: tuple[tuple[str, str], ...]
     tenant: str | None
-    response: ResponseMapping | None = field(default=None, hash=False)
+    response: ResponseMapping | None = None
     idempotency: Idempotency | None = None
+
+    def __hash__(self) -> int:
+        # What a mapping cannot give.
+        return hash((self.app_url, self.client_id, self.tenant))
 
     @property
     def tenant_name(self) -> str:

@@ -112,7 +112,7 @@ def _letters(name: str) -> str:
     return re.sub(r"[\W_]+", "", folded(name)) or name
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Node:
     """A place in a record that masks are about, or lead through.
 

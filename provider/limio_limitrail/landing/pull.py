@@ -119,7 +119,7 @@ class EarlyLoad(Protocol):
         """Remove what was loaded: it holds what should have been masked."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Pull:
     """One try of a pull. Another try with the same signature resumes after the last finished part.
 

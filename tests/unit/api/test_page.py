@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from limio_limitrail.api.errors import ProtocolError
 from limio_limitrail.api.json_body import replace_lone_surrogates

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.errors import TransportError
