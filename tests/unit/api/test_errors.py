@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.redact import MAX_LENGTH, holds_secret, remember_secret, safe_text
+from limio_limitrail.api.redact import MAX_LENGTH, holds_secret, remember_secret, safe_text, safe_texts
 from limio_limitrail.api.request_context import ProblemDetails, RequestContext
 from limio_limitrail.api.responses import Response, classify
 from limio_limitrail.api.retry import is_transient
@@ -142,6 +142,19 @@ def test_no_secret_survives_anywhere_in_a_text(before, after, secret):
     assert secret.lower() not in masked.replace("***", "").lower()
     assert len(masked) <= MAX_LENGTH
     assert "\n" not in masked
+
+
+ECHOED = "t0ken-Of-A-secret"
+PART = st.sampled_from([ECHOED, ECHOED[:7], ECHOED[7:], "res-0123456789abcdef", "eyJ", "secret", ".", "", " ", "%41", "a" * 120])
+
+
+@given(one=st.lists(PART, max_size=3).map("".join) | st.none() | PLAIN, other=st.lists(PART, max_size=3).map("".join) | PLAIN)
+@example(one="res-1", other=f"t-{ECHOED}")
+@example(one=f"r-{ECHOED}", other="t-1")
+def test_two_texts_together_are_masked_like_each_alone(one, other):
+    remember_secret(held := Secret(ECHOED))
+    assert held
+    assert safe_texts(one, other) == (safe_text(one), safe_text(other))
 
 
 @given(st.text(max_size=3000))

@@ -99,6 +99,24 @@ def test_it_grows_again_to_the_most(most, refusals):
     assert limiter.limit == most
 
 
+def test_it_doubles_with_each_round_until_it_is_halved():
+    clock = Clock()
+    limiter = AdaptiveConcurrencyLimiter(64, clock=clock)
+
+    def answer_a_round():
+        began = [clock.now for _ in range(limiter.limit) if enter(limiter)]
+        clock.now += 0.1
+        for start in began:
+            limiter.answered(began=start)
+        return limiter.limit
+
+    assert [answer_a_round() for _ in range(6)] == [4, 8, 16, 32, 64, 64]
+    assert enter(limiter)
+    began, clock.now = clock.now, clock.now + 0.1
+    limiter.rate_limited(began=began, retry_after=0.0)
+    assert [answer_a_round() for _ in range(3)] == [32, 33, 34], "what was too much once is approached slowly"
+
+
 def test_refusals_of_one_round_halve_once():
     clock = Clock()
     limiter = AdaptiveConcurrencyLimiter(64, clock=clock)
