@@ -14,11 +14,18 @@ import sys
 from pathlib import Path
 
 
+def warm_up() -> None:
+    """Send the in-process API of Airflow its first request, for which it takes seconds, while nothing is asked for yet."""
+    import httpx
+    from airflow.sdk.execution_time.supervisor import in_process_api_server
+
+    httpx.Client(transport=in_process_api_server().transport, base_url="http://in-process").get("/health")
+
+
 def main() -> int:
     """Run what is asked for; return the exit status."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    import airflow.sdk  # noqa: F401 - while nothing is asked for yet
-
+    warm_up()
     for line in sys.stdin:
         asked = json.loads(line)
         os.environ |= asked["environment"]
