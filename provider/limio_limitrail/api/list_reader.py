@@ -213,7 +213,7 @@ class ListReader:
         known = page_numbers(cursor, paging=self.resource.paging) & {number - 1, number}
         if known if self.cursor is None else self._resumed_page_numbers(cursor):
             reason = f"{_NUMBERED}: read the list from its start with page_size={self.page_size}"
-            raise CursorRefusedError(replace(error.context, reason=reason)) from error
+            raise CursorRefusedError(msgspec.structs.replace(error.context, reason=reason)) from error
 
     def _resumed_page_numbers(self, cursor: Cursor) -> set[int]:
         """Return the numbers in a cursor that may count pages, where it is not known how many came before.
