@@ -113,6 +113,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
 
     def _execute(self, context: Context, held: ExitStack) -> LoadSummary:
         from limio_limitrail.assets.outlet_events import suppress_outlet_events
+        from limio_limitrail.landing.allocators import keep_caches_small
         from limio_limitrail.landing.column_parts import staged_format
         from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.observability.lineage import table_dataset
@@ -121,6 +122,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         from limio_limitrail.transfers.missing import check_on_missing, log_missing
         from limio_limitrail.transfers.summaries import LoadSummary, first_names, load_totals
 
+        keep_caches_small()
         self.read_parameters()
         mode = WriteMode(self.mode)
         database = self._database()
