@@ -58,7 +58,7 @@ COPY_THREADS = 1
 COPY_COLUMN_MEMORY = 2
 """Megabytes for each column, if that is more: all columns are written at the same time."""
 
-MERGE_MEMORY = 128
+MERGE_MEMORY = 112
 """Megabytes that DuckDB may use for a merge into a table that exists, likewise. What is staged beyond that is on its disk."""
 
 MERGE_COLUMN_MEMORY = 1

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.plan import ColumnPlan
 
-SLICE_SIZE = 64 * 1024 * 1024
+SLICE_SIZE = 48 * 1024 * 1024
 """Bytes of staged rows in a slice."""
 
 UPDATE_SIZE = 24 * 1024 * 1024
