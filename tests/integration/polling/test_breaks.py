@@ -43,10 +43,11 @@ MODES = {
 }
 TOKEN = "token"
 # Each process has a token of its own: the triggerer, and each look of a task that is rescheduled. The third look follows.
-TWO_GOOD_LOOKS: dict[str, list[Any]] = {
-    "poke": [TOKEN, 200, 200],
-    "reschedule": [TOKEN, 200, TOKEN, 200, TOKEN],
-    "deferrable": [TOKEN, 200, TOKEN, 200],
+# Here all tasks are in one process: where no other task has come between two looks of one, the token is still there.
+TWO_GOOD_LOOKS: dict[str, list[list[Any]]] = {
+    "poke": [[TOKEN, 200, 200]],
+    "reschedule": [[TOKEN, 200, *second, 200, *third] for second in ([TOKEN], []) for third in ([TOKEN], [])],
+    "deferrable": [[TOKEN, 200, TOKEN, 200]],
 }
 CONTEXT: Any = {"ti": SimpleNamespace(try_number=1)}
 NEVER = 10**6
@@ -132,7 +133,8 @@ def test_a_refusal_ends_a_task(
     for name, (_, look, end) in REFUSALS.items():
         task = outcome.task(name)
         assert (task["state"], task["tries"], task["xcom"]) == ("failed", 1, None), name
-        assert exchanged(servers[name]) == (TWO_GOOD_LOOKS[mode] if look > 1 else [TOKEN]) + end, name
+        before = TWO_GOOD_LOOKS[mode] if look > 1 else [[TOKEN]]
+        assert exchanged(servers[name]) in [[*looks, *end] for looks in before], name
         assert f"answered {end[-1]}" in home.output(), name
 
 
@@ -316,7 +318,8 @@ def test_a_missing_scope_is_never_skipped(
     assert states == dict.fromkeys(cases, ("failed", 1))
     for task, (name, _, server) in cases.items():
         _, end = MISSING[name]
-        assert exchanged(server) == (TWO_GOOD_LOOKS[mode] if name == "withdrawn" else []) + end, task
+        before = TWO_GOOD_LOOKS[mode] if name == "withdrawn" else [[]]
+        assert exchanged(server) in [[*looks, *end] for looks in before], task
     # Each task's own log names the scope.
     assert home.output().count(ACCOUNTS_READ) >= len(cases)
 
