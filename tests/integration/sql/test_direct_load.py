@@ -9,8 +9,7 @@ import pytest
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.parts import DamagedPartError
-from limio_limitrail.landing.sql import LandingError
-from limio_limitrail.landing.sql import duckdb as duck
+from limio_limitrail.landing.sql import LandingError, duckdb, duckdb_settings
 from tests.support.databases import FilePart, Part
 
 pytestmark = pytest.mark.every_driver
@@ -119,7 +118,7 @@ def test_what_the_connection_says_of_duckdbs_settings_stays(opened, extra, pouri
     db = opened("duckdb files")
     hook = db.hook(**extra)
     connections, seen = [], []
-    whole_get_conn, whole_query = hook.get_conn, duck.DuckSession.query
+    whole_get_conn, whole_query = hook.get_conn, duckdb.DuckSession.query
 
     def get_conn():
         connections.append(whole_get_conn())
@@ -138,7 +137,7 @@ def test_what_the_connection_says_of_duckdbs_settings_stays(opened, extra, pouri
         return whole_query(session, sql, *values)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duck.DuckSession, "query", query)
+        patch.setattr(duckdb.DuckSession, "query", query)
         db.land("merge", {"id": (INT, [1])}, hook=hook)
     assert seen[0] == pouring
     assert afterwards.items() <= seen[-1].items()
@@ -161,8 +160,8 @@ def test_more_parts_than_are_read_at_once(fresh, told):
 
 @pytest.mark.exhaustive
 def test_more_columns_than_duckdb_gets_memory_for(opened, told, monkeypatch):
-    monkeypatch.setattr(duck, "COPY_MEMORY", 1)
-    monkeypatch.setattr(duck, "COPY_COLUMN_MEMORY", 0)
+    monkeypatch.setattr(duckdb_settings, "COPY_MEMORY", 1)
+    monkeypatch.setattr(duckdb_settings, "COPY_COLUMN_MEMORY", 0)
     db = opened("duckdb files")
     rows = 200
     wide = {"id": (INT, list(range(rows)))} | {f"c{at}": (T, [f"{at} {row}" for row in range(rows)]) for at in range(60)}

@@ -14,7 +14,7 @@ import pytest
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import Target, WriteMode, load
+from limio_limitrail.landing.sql import Target, WriteMode, duckdb_settings, load
 from limio_limitrail.landing.sql import duckdb as duck_module
 from limio_limitrail.landing.sql import staging_table as staging_table_module
 from limio_limitrail.landing.sql.run_staging import RunStaging
@@ -262,8 +262,8 @@ def test_json_that_duckdb_refuses(duck, pull):
 @pytest.mark.parametrize("held", [False, True], ids=["after the pull", "held"])
 def test_rows_of_a_megabyte(duck, pull, monkeypatch, held, there):
     """DuckDB reads two thousand rows at a time, whatever their size."""
-    monkeypatch.setattr(duck_module, "MEMORY", 64)
-    monkeypatch.setattr(duck_module, "MERGE_MEMORY", 64)
+    monkeypatch.setattr(duckdb_settings, "MEMORY", 64)
+    monkeypatch.setattr(duckdb_settings, "MERGE_MEMORY", 64)
     if there:
         duck.land("merge", {"id": (INT, [59]), "v": (J, ['"old"'])}, run="before")
     text = '"' + "x" * 1_000_000 + '"'

@@ -12,6 +12,7 @@ import pytest
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import duckdb as duck_module
+from limio_limitrail.landing.sql import duckdb_settings
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError
 from limio_limitrail.landing.sql.model import OnMissing, Scope
 from limio_limitrail.transfers import ChildTable
@@ -33,7 +34,7 @@ def duck(opened, request):
 def little_memory(monkeypatch):
     """Give loads what no load of many rows gets by with."""
     for name in ("MEMORY", "MERGE_MEMORY", "COPY_MEMORY"):
-        monkeypatch.setattr(duck_module, name, 2)
+        monkeypatch.setattr(duckdb_settings, name, 2)
 
 
 def columns(ids, *, seed):
@@ -65,7 +66,7 @@ def test_an_update_in_place_is_run_again(duck, little_memory, caplog):
 
 def test_a_second_refusal_is_told(opened, little_memory, monkeypatch, caplog):
     duck = opened("duckdb")
-    monkeypatch.setattr(duck_module, "MOST_MEMORY", 2)
+    monkeypatch.setattr(duckdb_settings, "MOST_MEMORY", 2)
     with pytest.raises(DatabaseError) as caught:
         duck.land("merge", columns(range(ROWS), seed=1))
     assert caught.value.cause is Cause.LIMIT

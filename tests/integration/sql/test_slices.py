@@ -8,8 +8,7 @@ import random
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import duckdb as duck_module
-from limio_limitrail.landing.sql import duckdb_slices
+from limio_limitrail.landing.sql import duckdb_settings, duckdb_slices
 
 INT, T = Kind.INTEGER, Kind.TEXT
 
@@ -86,7 +85,7 @@ def test_columns_that_loads_do_not_write_keep_their_values(duck, many_rows, tabl
 @pytest.mark.exhaustive
 def test_many_changed_rows_need_little_memory(duck, monkeypatch):
     """DuckDB keeps all that an UPDATE writes in memory until the transaction ends."""
-    monkeypatch.setattr(duck_module, "MERGE_MEMORY", 32)
+    monkeypatch.setattr(duckdb_settings, "MERGE_MEMORY", 32)
     monkeypatch.setattr(duckdb_slices, "SLICE_SIZE", 4 * 1024 * 1024)
     monkeypatch.setattr(duckdb_slices, "UPDATE_SIZE", 4 * 1024 * 1024)
     draw = random.Random(4711)

@@ -9,7 +9,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +25,7 @@ from limio_limitrail.landing.sql.dialect import (
 from limio_limitrail.landing.sql.duckdb_catalog import DuckCatalog
 from limio_limitrail.landing.sql.duckdb_connect import database_path, free_settings, opened
 from limio_limitrail.landing.sql.duckdb_errors import diagnosis
+from limio_limitrail.landing.sql.duckdb_settings import DuckSettings
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis
 from limio_limitrail.landing.sql.metadata import values_of
 from limio_limitrail.landing.sql.model import LandingError, PartSource
@@ -45,33 +45,6 @@ log = logging.getLogger("limio_limitrail.landing.sql")
 
 OPEN_WAIT = 300.0
 """Seconds that a load waits for another process that has the database's file open."""
-
-MEMORY = 512
-"""Megabytes that DuckDB may use for a load, unless the connection sets ``memory_limit``."""
-
-COPY_MEMORY = 64
-"""Megabytes that DuckDB may use to copy parts into a new table, likewise; it needs no more for that."""
-
-COPY_THREADS = 1
-"""Threads that copy them. A second one would wait for the stream that they share, and cost a quarter more of the processor."""
-
-COPY_COLUMN_MEMORY = 2
-"""Megabytes for each column, if that is more: all columns are written at the same time."""
-
-MERGE_MEMORY = 112
-"""Megabytes that DuckDB may use for a merge into a table that exists, likewise. What is staged beyond that is on its disk."""
-
-MERGE_COLUMN_MEMORY = 1
-"""Megabytes for each column; a merge into a table with so many that it would need more may use `MEMORY`."""
-
-LARGE_ROW = 16 * 1024
-"""Bytes of a row from which a merge may use `MEMORY`, too, or what `_memory_for` returns."""
-
-MOST_MEMORY = 2048
-"""Megabytes that rows of any size may need, and a load that is run again because it needed more than it got."""
-
-_VECTOR_ROWS = 2048
-_COPIES = 4
 
 PARTS_AT_ONCE = 8
 """Parts in one statement."""
@@ -127,26 +100,6 @@ DUCKDB = Dialect(
 )
 
 
-def _memory_for(*, rows: int, size: int) -> int:
-    """Return the megabytes that DuckDB needs for rows of a size in bytes; 0 if any limit will do.
-
-    A thread holds two thousand rows at a time, and a few copies of them where it parses JSON.
-    """
-    if size <= LARGE_ROW * rows:
-        return 0
-    vector = size * min(rows, _VECTOR_ROWS) // rows
-    return min(max(MEMORY, _COPIES * vector >> 20), MOST_MEMORY)
-
-
-_UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-
-
-def _megabytes(limit: str) -> int:
-    """Return a size as DuckDB writes it, such as ``18.8 GiB``, in megabytes."""
-    number, _, unit = limit.partition(" ")
-    return int(float(number) * _UNITS[unit]) // 10**6
-
-
 _MOTHERDUCK = ("md:", "motherduck:")
 
 
@@ -165,21 +118,15 @@ class DuckSession(DirectLoadSession):
         super().__init__(hook, connection)
         self.driver_error = duckdb.Error
         self._staged: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
-        self._memory = MEMORY
-        self._least_memory = 0
         self._replaces_rows = False
         self._catalog = DuckCatalog(self.query)
-
-    @cached_property
-    def _free_settings(self) -> frozenset[str]:
-        return free_settings(self.hook)
+        self.settings = DuckSettings(self)
 
     @classmethod
     def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> duckdb.DuckDBPyConnection:
         connection = opened(hook, wait=OPEN_WAIT if wait is None else wait)
         session = cls(hook, connection)
         session.execute("SET TimeZone = 'UTC'")
-        # The default is four fifths of the machine's memory; beyond this limit DuckDB uses its disk.
         session.restore_settings()
         return connection
 
@@ -250,11 +197,6 @@ class DuckSession(DirectLoadSession):
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         return self.guarded(lambda: self._connection.execute(sql.replace(VALUE, "?"), list(values)).fetchall())
 
-    def set(self, name: str, value: str | None) -> None:
-        """Change a setting, or reset it, unless the connection sets it."""
-        if name in self._free_settings:
-            self.execute(f"RESET {name}" if value is None else f"SET {name} = {value}")
-
     def exists(self, table: TableName) -> bool:
         return self._catalog.exists(table)
 
@@ -277,22 +219,8 @@ class DuckSession(DirectLoadSession):
         self.restore_settings()
         self.begin(lock_wait=None, idle_limit=None, read_only=False)
 
-    def limit_copy(self, *, columns: int, rows: pa.Table | None = None) -> None:
-        """Copy parts with little memory, and one thread, until the settings are restored.
-
-        :param rows: the first of the rows, if they are at hand.
-        """
-        needed = 0 if rows is None else _memory_for(rows=rows.num_rows, size=rows.nbytes)
-        self._limit(max(COPY_MEMORY, COPY_COLUMN_MEMORY * columns, needed, self._least_memory))
-        self.set("threads", str(COPY_THREADS))
-        # The rows of a new table need no order, others have a number, and keeping it costs time.
-        self.set("preserve_insertion_order", "false")
-
     def restore_settings(self) -> None:
-        """Give DuckDB the memory and threads of a load."""
-        self.set("preserve_insertion_order", "true")
-        self.set("threads", None)
-        self._limit(self._memory)
+        self.settings.restore()
 
     def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Read the parts into the new table, several in one statement; yield the rows of each."""
@@ -302,7 +230,7 @@ class DuckSession(DirectLoadSession):
         into = f"{self.dialect.qualified(plan.table)} ({names})"
         stored = [self.dialect.stored(column.staged, column.kind) for column in plan.columns]
         selected = ", ".join((*stored, *([VALUE] * len(plan.metadata))))
-        self.limit_copy(columns=len(plan.columns))
+        self.settings.limit_copy(columns=len(plan.columns))
         for at in range(0, len(parts), PARTS_AT_ONCE):
             stream = PartStream(plan, parts=parts[at : at + PARTS_AT_ONCE])
             copied = self.insert(stream, into=into, selected=selected, values=values_of(plan.metadata))
@@ -337,7 +265,7 @@ class DuckSession(DirectLoadSession):
         self._staged[stage][0] += rows.num_rows
         self._staged[stage][1] += rows.nbytes
         # DuckDB will hold them together with those before.
-        self._make_room(rows=self._staged[stage][0], size=rows.nbytes * self._staged[stage][0] // rows.num_rows)
+        self.settings.allow_rows(rows=self._staged[stage][0], size=rows.nbytes * self._staged[stage][0] // rows.num_rows)
         self.guarded(lambda: self._connection.from_arrow(rows).insert_into(stage))
         # Arrow would keep the memory of the rows before these.
         pa.default_memory_pool().release_unused()
@@ -354,7 +282,7 @@ class DuckSession(DirectLoadSession):
         :param size: their bytes in Arrow's memory.
         """
         self._staged[stage] = [rows, size]
-        self._make_room(rows=rows, size=size)
+        self.settings.allow_rows(rows=rows, size=size)
 
     def query_rows(self, sql: str) -> pa.Table:
         """Run a query and fetch all its rows as Arrow."""
@@ -365,44 +293,10 @@ class DuckSession(DirectLoadSession):
         return "memory_limit" in free_settings(hook)
 
     def take_more_memory(self) -> None:
-        self._least_memory = MOST_MEMORY
-        self._set_memory(MOST_MEMORY)
+        self.settings.take_more()
 
     def limit_memory(self, *, columns: int) -> None:
-        """Let DuckDB keep less of the staged rows in memory."""
-        if columns * MERGE_COLUMN_MEMORY <= MERGE_MEMORY:
-            self._set_memory(MERGE_MEMORY)
-
-    @contextmanager
-    def room_for_any_row(self) -> Iterator[None]:
-        """Read rows whose size is not known; then restore the settings."""
-        self._limit(MOST_MEMORY)
-        yield
-        self.restore_settings()
-
-    def _make_room(self, *, rows: int, size: int) -> None:
-        if (needed := _memory_for(rows=rows, size=size)) > self._memory:
-            self._set_memory(needed)
-
-    def _set_memory(self, megabytes: int) -> None:
-        self._memory = max(megabytes, self._least_memory)
-        self._limit(self._memory)
-
-    def _limit(self, megabytes: int) -> None:
-        # With more than there is, the system would end the process, and no message would say why.
-        self.set("memory_limit", f"'{min(megabytes, self._half_of_machine)}MB'")
-
-    @cached_property
-    def _half_of_machine(self) -> int:
-        """Half of the machine's memory in megabytes, or of what its container may use; the process needs some of its own.
-
-        DuckDB's default is four fifths of it.
-        """
-        if "memory_limit" not in self._free_settings:
-            return MOST_MEMORY
-        self.execute("RESET memory_limit")
-        [(limit,)] = self.query("SELECT current_setting('memory_limit')")
-        return _megabytes(str(limit)) * 5 // 8
+        self.settings.limit_merge(columns=columns)
 
     def pair_slices(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan]) -> Sequence[LoadStatements]:
         from limio_limitrail.landing.sql.duckdb_slices import UPDATE_SIZE, pair_slices
@@ -412,10 +306,10 @@ class DuckSession(DirectLoadSession):
             return [statements]
         self._replaces_rows = self._catalog.takes_copies(statements.plan.table)
         if not self._replaces_rows:
-            self._set_memory(max(self._memory, min(max(MEMORY, _COPIES * size >> 20), MOST_MEMORY)))
+            self.settings.allow_update(size)
         if any(ascii_lower(column.name) == "rowid" for column in self.columns(statements.plan.table) or ()):
             # It hides the identifier of DuckDB's own.
-            self._set_memory(max(MEMORY, self._memory))
+            self.settings.allow_join()
             return [statements]
         return pair_slices(self, statements, keys=keys, rows=rows, size=size)
 

@@ -82,12 +82,11 @@ class DuckStagingTables(StagingTables):
         if first is None:
             return 0
         source = TableStream(_again(first, rows), schema=first.schema)
-        self._session.limit_copy(columns=len(names), rows=first)
+        self._session.settings.limit_copy(columns=len(names), rows=first)
         del first
         copied = self._session.insert(source, into=f"{self._name(staging)} ({', '.join(map(quoted, names))})")
         # What else the process asks of the file meanwhile has its order. The memory stays small, as long as the pull needs some.
-        self._session.set("preserve_insertion_order", "true")
-        self._session.set("threads", None)
+        self._session.settings.restore_order()
         return copied
 
     def analyze(self, staging: TableName, *, columns: Sequence[str]) -> None:  # noqa: ARG002
@@ -95,7 +94,7 @@ class DuckStagingTables(StagingTables):
         rows = self.count(staging)
         starts = sorted({rows * number // _SAMPLES for number in range(_SAMPLES)})
         spans = " OR ".join(f"{SEQUENCE} BETWEEN {start} AND {start + _SAMPLED_ROWS - 1}" for start in starts)
-        with self._session.room_for_any_row():
+        with self._session.settings.allow_any_row():
             sampled = self._session.query_rows(f"SELECT * FROM {self._name(staging)} WHERE {spans}")
         size = sampled.nbytes * rows // max(1, sampled.num_rows)
         self._session.note_staged(staging.table, rows=rows, size=size)
@@ -103,7 +102,7 @@ class DuckStagingTables(StagingTables):
     def become(self, staging: TableName, *, table: TableName, metadata: Sequence[MetadataColumn]) -> None:
         types, name = self._session.dialect.types, self._name(staging)
         # As for rows that are copied straight into the table; its keys are checked next.
-        self._session.limit_copy(columns=len(self._session.columns(staging) or ()))
+        self._session.settings.limit_copy(columns=len(self._session.columns(staging) or ()))
         for column in metadata:
             default = "" if column.value is None else f" DEFAULT {_literal(column.value)}"
             self._session.execute(f"ALTER TABLE {name} ADD COLUMN {quoted(column.name)} {types[column.kind]}{default}")
