@@ -23,6 +23,7 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import check_number
 from limio_limitrail.landing.manifest import Manifest, write_manifest
 from limio_limitrail.landing.masks import MaskedPage, Masker, PullMasks
+from limio_limitrail.landing.page_reader import ListPage, PageReader
 from limio_limitrail.landing.part_builders import Builder, RecordPage, make_builder
 from limio_limitrail.landing.parts import (
     DamagedPartError,
@@ -45,42 +46,6 @@ log = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 5.0
 _MAX_RESTARTS = 2
-
-
-class ListPage(RecordPage, Protocol):
-    """A page of a list, as an API's reader returns it."""
-
-    @property
-    def next_cursor(self) -> Mapping[str, str] | None:
-        """The next page's cursor; None on the last page."""
-
-    @property
-    def ends_slice(self) -> bool:
-        """True if the page ends a part, because the next page begins another slice of time."""
-
-    @property
-    def resumable(self) -> bool:
-        """True if another reader can resume from `next_cursor`."""
-
-
-class PageReader(Protocol):
-    """An API's reader of a list."""
-
-    @property
-    def page_size(self) -> int:
-        """Records a page, which may shrink on the way."""
-
-    @property
-    def total(self) -> int | None:
-        """The number of records that the API announced, if it did."""
-
-    @property
-    def server_time(self) -> datetime | None:
-        """The time of the first response, by the server's clock."""
-
-    @property
-    def server_keeps_position(self) -> bool:
-        """True once it is known that the server keeps the position in the list, and moves it on with each request."""
 
 
 class NameChecks(Protocol):
