@@ -62,7 +62,7 @@ PATHS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         "A page, from the socket to the table",
         (
             ("api.transport.Transport.exchange", PREFETCH, "sends a request and reads the response, within its bounds"),
-            ("api.client.run_attempt", PREFETCH, "runs one attempt: a fresh token after a 401, redirects on the same origin"),
+            ("api.attempt.run_attempt", PREFETCH, "runs one attempt: a fresh token after a 401, redirects on the same origin"),
             ("api.client.ApiClient.send", PREFETCH, "retries with backoff; turns failures into errors"),
             ("api.page.parse_page", PREFETCH, "splits the body into undecoded records, and checks the envelope"),
             ("api.list_reader.ListReader.pages", PREFETCH, "follows the cursor, and guards the list: repeated pages, totals"),

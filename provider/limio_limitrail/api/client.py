@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The client of one API, blocking and for an event loop: authorize a request, send it, retry it, classify its response.
 
-An attempt is a generator that yields I/O requests, which the sync and async drivers execute.
+See `attempt` for how both kinds of client share one attempt.
 """
 
 from __future__ import annotations
@@ -11,26 +11,25 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict, Unpack, cast
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 
 import msgspec
 from msgspec.structs import replace
 
+from limio_limitrail.api.attempt import SAFE_METHODS, Attempt, Exchange, redirect_target, run_attempt, run_attempt_async
 from limio_limitrail.api.auth import Auth
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, ProtocolError
-from limio_limitrail.api.redact import guard_library_logs, holds_secret, safe_text
+from limio_limitrail.api.redact import guard_library_logs
 from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.responses import Response, classify
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries, call_with_retries_async
 from limio_limitrail.api.secret import Sealed, Secret
 from limio_limitrail.api.transport import Transport
-from limio_limitrail.bare_errors import raises_bare, raises_bare_async
 from limio_limitrail.concurrency import after_fork
-from limio_limitrail.urls import origin_of, unfit_path, unfit_target
+from limio_limitrail.urls import origin_of, unfit_path
 
 if TYPE_CHECKING:
     import requests
@@ -39,51 +38,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAFE_METHODS = frozenset({"GET", "HEAD"})
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _OAUTH = frozenset({AuthMode.OAUTH})
-
-
-class Exchange(TypedDict):
-    """The parameters of `Transport.exchange` and `AsyncTransport.exchange` that every request has."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str | Secret]
-    context: RequestContext
-    params: Mapping[str, str] | None
-    json: object
-    content: bytes | None
-
-
-Attempt: TypeAlias = Generator[Exchange | Literal["credential"], Any, Response]
-"""Yields what to exchange, and is sent the `Response`; or ``"credential"``, and is sent the `Secret` that is valid now."""
-
-
-@raises_bare
-def run_attempt(attempt: Attempt, *, exchange: Callable[..., Response], credential: Callable[[], Secret]) -> Response:
-    """Execute an attempt, blocking on each step: `exchange` sends a request, `credential` returns the credential."""
-    try:
-        step = next(attempt)
-        while True:
-            step = attempt.send(credential() if step == "credential" else exchange(**step))
-    except StopIteration as done:
-        return cast("Response", done.value)
-
-
-@raises_bare_async
-async def run_attempt_async(
-    attempt: Attempt, *, exchange: Callable[..., Awaitable[Response]], credential: Callable[[], Awaitable[Secret]]
-) -> Response:
-    """Execute an attempt, awaiting each step."""
-    try:
-        step = next(attempt)
-        while True:
-            step = attempt.send(await credential() if step == "credential" else await exchange(**step))
-    except StopIteration as done:
-        return cast("Response", done.value)
 
 
 def unfit_request(method: str, headers: Mapping[str, str]) -> str | None:
@@ -101,31 +59,6 @@ def unfit_request(method: str, headers: Mapping[str, str]) -> str | None:
 @lru_cache(maxsize=256)
 def _is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
-
-
-def redirect_target(location: str, *, url: str, origin: str, context: RequestContext) -> str:
-    """Return the URL that the ``Location`` header of a response leads to.
-
-    :raises ProtocolError: the target is on another origin, has an unfit path or repeats a credential, or a write is redirected.
-    """
-    try:
-        target = urljoin(url, location)
-        target_origin = origin_of(target)
-    except ValueError:
-        raise ProtocolError(replace(context, reason="a redirect whose target cannot be read")) from None
-    reason = None
-    if target_origin != origin:
-        where = safe_text(target_origin)
-        reason = f"a redirect to another origin ({where}), which is not followed: credentials stay on {origin}"
-    elif (unfit := unfit_target(location, path=urlsplit(target).path)) is not None:
-        reason = f"a redirect whose path cannot be followed: {unfit}"
-    elif holds_secret(location):
-        reason = "a redirect that repeats a credential, which is not followed"
-    elif context.method not in SAFE_METHODS:
-        reason = "a redirect of a write, which is not followed"
-    if reason is not None:
-        raise ProtocolError(replace(context, reason=reason))
-    return urlsplit(target)._replace(fragment="").geturl()
 
 
 @lru_cache(maxsize=64)

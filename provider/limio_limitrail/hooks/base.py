@@ -255,7 +255,7 @@ class ApiHook(BaseHook):
         :param hides_ids: whether messages leave out which object they are about.
         :raises ParameterError: the resource has no path for a single object.
         """
-        from limio_limitrail.api.list_reader import with_details
+        from limio_limitrail.api.details import with_details
 
         return with_details(
             reader.pages(),

@@ -422,7 +422,7 @@ def test_paging_wins_over_parameters_of_the_same_name():
 
 
 def detailed(answer: Any, path: str = "/objects/{service}/things", **parts: str) -> list[Any]:
-    from limio_limitrail.api.list_reader import with_details
+    from limio_limitrail.api.details import with_details
 
     resource = Resource(name="things", path=path, detail_path=f"{path}/{{id}}")
     list_path = resource.path_for({"service": "limio", **parts})
@@ -464,7 +464,7 @@ def test_an_object_with_half_a_surrogate_pair_is_mended():
 
 @pytest.mark.parametrize("identity", [None, True, 5.5, ["a"], "", ".", ".."])
 def test_a_record_without_a_usable_id_breaks_the_contract(identity):
-    from limio_limitrail.api.list_reader import with_details
+    from limio_limitrail.api.details import with_details
 
     resource = Resource(name="things", path="/things", detail_path="/things/{id}")
     walk = walk_of(lambda _: {"items": [{"id": identity}]}, resource)
@@ -473,7 +473,7 @@ def test_a_record_without_a_usable_id_breaks_the_contract(identity):
 
 
 def test_a_resource_without_a_detail_path_says_so():
-    from limio_limitrail.api.list_reader import with_details
+    from limio_limitrail.api.details import with_details
 
     walk = walk_of(lambda _: {"items": []})
     with pytest.raises(ParameterError, match="has no path for a single record"):

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from limio_limitrail.api.details import with_details
 from limio_limitrail.api.errors import CursorRefusedError, InvalidRequestError, PageTooLargeError, ProtocolError, RateLimitError
-from limio_limitrail.api.list_reader import with_details
 from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.time_slices import read_slice_cursors, slices

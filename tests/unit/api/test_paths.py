@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import ApiKey
 from limio_limitrail.api.client import ApiClient, AsyncApiClient
+from limio_limitrail.api.details import with_details
 from limio_limitrail.api.errors import ApiError, ConnectionFieldError, InvalidRequestError, ParameterError, ProtocolError
-from limio_limitrail.api.list_reader import ListReader, with_details
+from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret

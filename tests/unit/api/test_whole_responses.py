@@ -7,8 +7,9 @@ import json
 
 import pytest
 
+from limio_limitrail.api.details import with_details
 from limio_limitrail.api.errors import ProtocolError
-from limio_limitrail.api.list_reader import ListReader, with_details
+from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.polling.changes import WatchedList, WatchFilter
