@@ -151,7 +151,7 @@ class TransformBuilder(_ColumnBuilder):
     def __init__(self, part_format: PartFormat, shaping: Shaping, *, transform: Transform) -> None:
         super().__init__(part_format, shaping)
         self._transform = transform
-        self._max_columns = shaping.max_columns
+        self._shaping = shaping
 
     def finish(self) -> Content:
         table = tables.stack(self._tables)
@@ -159,9 +159,9 @@ class TransformBuilder(_ColumnBuilder):
         self.size = 0
         # Before the transform, which may drop or round times: the watermark is about what the API returned.
         self._times.add_table(table)
-        table = transformed(table, self._transform)
-        if self._max_columns is not None:
-            check_number(table.num_columns, max_columns=self._max_columns)
+        table = transformed(table, self._transform, key=self._shaping.key, record_key=self._shaping.record_key)
+        if self._shaping.max_columns is not None:
+            check_number(table.num_columns, max_columns=self._shaping.max_columns)
         data = _lines(table) if self._format is PartFormat.JSONL else column_bytes(table, part_format=self._format)
         return Content(data=data, rows=table.num_rows, schema=tables.schema_of(table), times=self._times.take())
 

@@ -34,6 +34,8 @@ class Shaping(msgspec.Struct, frozen=True, kw_only=True):
     :param transform: the function that each part goes through.
     :param max_columns: the most columns that the pull may have, and each child table; None for any number.
     :param children: the nested lists whose elements become rows of child tables.
+    :param key: the columns that identify a row where it is loaded; empty where nothing does.
+    :param record_key: the columns that identify a record, likewise.
     """
 
     time_column: str | None = None
@@ -44,6 +46,8 @@ class Shaping(msgspec.Struct, frozen=True, kw_only=True):
     transform: Transform | None = None
     max_columns: int | None = None
     children: tuple[ChildList, ...] = ()
+    key: tuple[str, ...] = ()
+    record_key: tuple[str, ...] = ()
 
     @property
     def stores_time(self) -> bool:

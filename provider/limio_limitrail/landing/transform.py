@@ -23,11 +23,19 @@ if TYPE_CHECKING:
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def transformed(table: pa.Table, transform: Callable[[pd.DataFrame], pd.DataFrame]) -> pa.Table:
+def transformed(
+    table: pa.Table,
+    transform: Callable[[pd.DataFrame], pd.DataFrame],
+    *,
+    key: Sequence[str] = (),
+    record_key: Sequence[str] = (),
+) -> pa.Table:
     """Call the user's function with a table as a frame, and convert the frame that it returns.
 
-    :raises RecordError: the function failed, or its result cannot be stored. The message names the line that failed and not the
-        text of the error, which may hold values of records.
+    :param key: the columns that identify a row of the result; of the rows with the same values only one would be loaded.
+    :param record_key: the columns that identify a record, from which the function may make those of `key`.
+    :raises RecordError: the function failed, its result cannot be stored, or it made several rows with the same key. The message
+        names the line that failed and not the text of the error, which may hold values of records.
     """
     import pandas as pd
     from airflow.sdk.exceptions import AirflowException
@@ -42,7 +50,33 @@ def transformed(table: pa.Table, transform: Callable[[pd.DataFrame], pd.DataFram
     if not isinstance(returned, pd.DataFrame):
         raise RecordError(f"transform returned {type(returned).__name__}, expected a pandas DataFrame")
     json_columns = [name for name, kind in schema_of(table).items() if kind is Kind.JSON]
-    return from_frame(returned, json_columns=json_columns)
+    result = from_frame(returned, json_columns=json_columns)
+    _check_key(result, key=key, records=table, record_key=record_key)
+    return result
+
+
+def _check_key(result: pa.Table, *, key: Sequence[str], records: pa.Table, record_key: Sequence[str]) -> None:
+    """Refuse rows with the same key, unless that many of the records came twice, as those of a list that changes do."""
+    repeated = _repeated(result, key)
+    if not repeated:
+        return
+    before = _repeated(records, key)
+    if before is None:
+        before = _repeated(records, record_key)
+    if before is not None and repeated > before:
+        raise RecordError(
+            f"transform returned {repeated - before} rows more than it was given with the key of another row ({', '.join(key)}), "
+            "and of each key one row is loaded. Name columns in primary_key= that tell these rows apart, such as the number of "
+            "an element; or primary_key=[] to load all of them, with mode='append' or 'replace'"
+        )
+
+
+def _repeated(table: pa.Table, key: Sequence[str]) -> int | None:
+    """Return how many rows have the key of another one; None if there are no such columns."""
+    if not key or not set(key) <= set(table.column_names):
+        return None
+    rows = table.select(list(key)).drop_null()
+    return int(rows.num_rows - rows.group_by(list(key)).aggregate([]).num_rows)
 
 
 def _location(error: BaseException) -> str:

@@ -305,6 +305,8 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             transform=self.transform,
             max_columns=self.max_columns,
             children=child_lists,
+            key=self.key_columns(resource),
+            record_key=resource.primary_key,
         )
         pull = Pull(
             resource=resource.name,

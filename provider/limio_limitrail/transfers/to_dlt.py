@@ -116,6 +116,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
         )
         with log_group(f"load into {to}", table=str(to), rows=manifest.rows), self.asking_again(plan):
             result = self._load(plan, manifest, to=to, mode=mode)
+        self.report_duplicates(plan, duplicates=result.duplicates, rows=manifest.rows)
         summary = DltSummary(
             **self.totals(plan, manifest, stats=measured()),
             destination=kind,

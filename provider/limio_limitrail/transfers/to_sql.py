@@ -154,6 +154,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
             with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self.asking_again(plan):
                 staged = None if staging is None else staging.finish(manifest.parts)
                 result = self._load(plan, manifest, database=database, mode=mode, lists=lists, touched=touched, staged=staged)
+        self.report_duplicates(plan, duplicates=result.duplicates, rows=manifest.rows)
         partitions = result.partitions if self.dry_run or touched is None else touched.keys()
         summary = LoadSummary(
             **self.totals(plan, manifest, stats=measured()),

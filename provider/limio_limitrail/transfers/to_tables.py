@@ -102,6 +102,26 @@ class ResourceToTableOperator(ResourcePullOperator):
         if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
             raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
 
+    def report_duplicates(self, plan: PullPlan, *, duplicates: int, rows: int) -> None:
+        """Warn where rows that were left out for a newer one of the same key may be other records.
+
+        :param duplicates: how many were left out.
+        :param rows: how many came.
+        """
+        key, own = self.key_columns(plan.resource), plan.resource.primary_key
+        if not duplicates or not own or set(own) <= set(key) or self.mode == "history":
+            return
+        self.log.warning(
+            "%s: %s of %s rows have the same %s as a newer row of this pull, and were left out. A record of this list is "
+            "identified by %s: if each record is to have a row, name further columns in primary_key=.%s",
+            plan.resource.name,
+            f"{duplicates:,}",
+            f"{rows:,}",
+            ", ".join(key),
+            ", ".join(own),
+            "" if self.transform is None else " And transform= gets one part at a time: what it adds up ends with the part.",
+        )
+
     def contract(self) -> Contract:
         """Return what may change of the table's columns, and what a pull must bring."""
         from limio_limitrail.landing.sql import Contract, NewColumns, TypeChanges

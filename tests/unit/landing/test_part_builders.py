@@ -144,6 +144,44 @@ def test_pretty_json_stays_on_one_line_after_a_transform():
     ]
 
 
+LINES = '[{"id":"a","lines":[1,2]},{"id":"b","lines":[3]},{"id":"b","lines":[3]}]'
+
+
+def exploded(frame):
+    return frame.assign(line=[json.loads(text) for text in frame["lines"]]).explode("line")
+
+
+def numbered(frame):
+    frame = exploded(frame)
+    return frame.assign(number=frame.groupby("id").cumcount())
+
+
+@pytest.mark.parametrize(
+    ("transform", "key", "more"),
+    [
+        (exploded, ["id"], 1),
+        (lambda frame: exploded(frame).rename(columns={"id": "order"}), ["order"], 1),
+        (lambda frame: exploded(frame).assign(id=7), ["id"], 2),
+        (lambda frame: pd.concat([frame, frame]), ["id", "lines"], 3),
+        (lambda frame: exploded(frame).assign(own=None), ["id", "own"], 0),
+        (numbered, ["id", "number"], 0),
+        (exploded, [], 0),
+        (exploded, ["no such column"], 0),
+        (lambda frame: frame.iloc[[0, 0]], ["id"], 0),
+        (lambda frame: frame.rename(columns={"id": "order"}), ["order"], 0),
+        (lambda frame: frame.groupby("lines", as_index=False).first(), ["lines"], 0),
+    ],
+)
+def test_a_transform_must_not_make_rows_that_a_load_would_take_for_one(transform, key, more):
+    """One record comes twice here, as records of a list that changes do: that many rows may have the key of another."""
+    shaping = {"transform": transform, "key": tuple(key), "record_key": ("id",)}
+    if not more:
+        assert build("parquet", LINES, **shaping).rows
+        return
+    with pytest.raises(RecordError, match=rf"returned {more} rows more .* of another row \({', '.join(key)}\).*primary_key="):
+        build("parquet", LINES, **shaping)
+
+
 def test_a_transform_may_leave_nothing():
     assert with_transform(lambda frame: frame.iloc[:0]).rows == 0
     assert with_transform(lambda frame: frame[[]]).rows == 0

@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Rows with one key, of which one is loaded: no row of its own is lost without a word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.landed import duck
+
+ORDERS = [
+    {
+        "id": f"o{number}",
+        "customer": f"c{number % 2}",
+        "total": 1,
+        "lines": [1, 2, 3],
+        "modified": f"2026-01-0{number + 1}T00:00:00Z",
+    }
+    for number in range(4)
+]
+DAG = """
+import json
+def exploded(frame):
+    return frame.assign(line=[json.loads(text) for text in frame["lines"]]).explode("line")
+def sums(frame):
+    return frame.groupby("customer", as_index=False)["total"].sum()
+usual = dict(resource="orders", sql_conn_id="duck", page_size=2, part_rows=2, retries=0)
+for mode in ("append", "history"):
+    LimioToSqlOperator(task_id=f"{mode}_lost", table=f"{mode}_lost", mode=mode, transform=exploded, **usual)
+LimioToSqlOperator(task_id="lines", table="lines", primary_key=["id", "line"], transform=exploded, **usual)
+LimioToSqlOperator(task_id="all", table="all_lines", mode="replace", primary_key=[], transform=exploded, **usual)
+LimioToSqlOperator(task_id="finer", table="finer", primary_key=["customer", "id"], **usual)
+LimioToSqlOperator(task_id="newest", table="newest", primary_key="customer", **usual)
+LimioToSqlOperator(task_id="sums", table="sums", primary_key="customer", transform=sums, **usual)
+"""
+LEFT_OUT = "orders: 2 of 4 rows have the same customer as a newer row of this pull, and were left out. A record of this list is "
+
+
+def test_rows_with_one_key(home: Any, limio_emulator: Any, tmp_path: Any) -> None:
+    limio_emulator.put_records("objects/limio/orders", ORDERS)
+    home.write_dag(DAG)
+    done = home.run()
+    output = home.output()
+    for mode in ("append", "history"):
+        assert done.task(f"{mode}_lost")["state"] == "failed"
+    assert output.count("transform returned 4 rows more than it was given with the key of another row (id)") == 2
+    for table, count in (("lines", 12), ("all_lines", 12), ("finer", 4), ("newest", 2), ("sums", 2)):
+        assert duck(tmp_path / "warehouse.duckdb", f"SELECT count(*) FROM {table}") == [(count,)], output[-3000:]
+    assert output.count(LEFT_OUT) == 2
+    assert output.count("And transform= gets one part at a time") == 1
