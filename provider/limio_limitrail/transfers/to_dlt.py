@@ -73,6 +73,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
         "catalog_conn_id": Parameter(readers.optional(readers.text("the id of a connection"))),
     }
     template_fields: Sequence[str] = template_fields(parameters)
+    table_parameters = frozenset({"destination", "destination_conn_id", "dataset", "table", "bucket_url", "catalog_conn_id"})
 
     def execute(self, context: Context) -> DltSummary:
         """Pull and load, and return a small summary.
@@ -103,7 +104,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
         to = self._target(RunIdentity.of(context))
         measured = self.hook.client.measure()
         plan = self.plan(context, root=self.staging_root(), target=self._target_name)
-        self._check(plan, mode)
+        self._check(plan, mode, context=context)
         self._check_destination(to, mode)
         kind = to.destination.destination_type.rpartition(".")[2]
         target = LineageDataset(namespace=f"{kind}://{self.destination_conn_id or ''}", name=str(to))
@@ -253,11 +254,11 @@ class ResourceToDltOperator(ResourceToTableOperator):
         look = table_state if to.table_format is None else files_state
         return look(to, run_id=run, time_column=time_column, reached=reached)
 
-    def _check(self, plan: PullPlan, mode: WriteMode) -> None:
+    def _check(self, plan: PullPlan, mode: WriteMode, *, context: Context) -> None:
         """Check before the pull that mode, resource and masks fit."""
         from limio_limitrail.api.errors import ParameterError
 
-        self.check_mode(plan, mode)
+        self.check_mode(plan, mode, context=context)
         key = self.key_columns(plan.resource)
         nested = {**plan.resource.columns, **(self.nested_columns or {})}
         if plan.masks is not None and mode.needs_key and (hashed := plan.masks.hashed(key, nested=nested)):

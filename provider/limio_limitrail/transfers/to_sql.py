@@ -95,6 +95,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         "max_partitions": Parameter(readers.whole_number(least=1)),
     }
     template_fields: Sequence[str] = template_fields(parameters)
+    table_parameters = frozenset({"sql_conn_id", "table"})
 
     def execute(self, context: Context) -> LoadSummary:
         """Pull and load, and return a small summary.
@@ -128,7 +129,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         database = self._database()
         measured = self.hook.client.measure()
         plan = self.plan(context, root=self.staging_root(), target=f"{self.sql_conn_id}/{self.table}")
-        self.check_mode(plan, mode)
+        self.check_mode(plan, mode, context=context)
         touched = self._touched_store(context)
         check_on_missing(plan, task=self, on_missing=self.on_missing, mode=self.mode)
         self._check_table(plan, mode, database=database)

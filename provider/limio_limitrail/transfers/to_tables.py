@@ -12,7 +12,7 @@ from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator
 
 if TYPE_CHECKING:
-    from airflow.sdk import ObjectStoragePath
+    from airflow.sdk import Context, ObjectStoragePath
 
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.landing.sql import Contract, WriteMode
@@ -61,6 +61,8 @@ class ResourceToTableOperator(ResourcePullOperator):
         "required_columns": Parameter(readers.names("columns")),
     }
     template_fields: Sequence[str] = template_fields(parameters)
+    table_parameters: ClassVar[frozenset[str]] = frozenset()
+    """Those that say which table is loaded."""
 
     def own_rows(self) -> bool:
         """Return whether each run keeps rows of its own."""
@@ -82,13 +84,19 @@ class ResourceToTableOperator(ResourcePullOperator):
 
         return ObjectStoragePath(self.staging or f"file://{default_staging()}")
 
-    def check_mode(self, plan: PullPlan, mode: WriteMode) -> None:
-        """Check before the pull that the mode fits the resource.
+    def check_mode(self, plan: PullPlan, mode: WriteMode, *, context: Context) -> None:
+        """Check before the pull that the mode fits the resource, and the other copies of a mapped task.
 
         :raises ParameterError: it does not.
         """
         from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.transfers.mapped_copies import copies_share
 
+        if mode == "replace" and copies_share(self.table_parameters, context=context):
+            raise ParameterError(
+                "mode='replace' in a mapped task whose copies load one table: each of them would delete the rows of the others. "
+                "Map table= as well, or use mode='merge' or 'append'"
+            )
         if mode.needs_key and not self.key_columns(plan.resource):
             raise ParameterError(
                 f"mode={self.mode!r} needs a primary key, and resource {plan.resource.name!r} has none: "
