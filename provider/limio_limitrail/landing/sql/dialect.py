@@ -14,7 +14,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from limio_limitrail.landing.column_types import Kind, arrow_type, cast
-from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, during, guarded
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, during, guarded, moved_file
+from limio_limitrail.landing.sql.open_file import has_open
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -277,6 +278,7 @@ class Session(ABC):
             yield self
             with during("while committing"):
                 self.commit()
+            self._check_file()
         except BaseException:
             self.roll_back()
             raise
@@ -296,6 +298,15 @@ class Session(ABC):
             if refused.cause is Cause.LOST:
                 refused.cause = Cause.UNCERTAIN
             raise
+
+    def _check_file(self) -> None:
+        """Check that what was committed can be found: that the database's file was not replaced while it was open.
+
+        :raises DatabaseError: it was; the cause is `Cause.MOVED`.
+        """
+        file = self.file()
+        if file is not None and not has_open(file):
+            raise moved_file(file)
 
     def roll_back(self) -> None:
         """Undo everything. If that fails, closing the connection does it, and the first error is not hidden."""

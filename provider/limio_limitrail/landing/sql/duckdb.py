@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import uuid
 from collections import defaultdict
@@ -101,6 +102,8 @@ DUCKDB = Dialect(
 
 
 _MOTHERDUCK = ("md:", "motherduck:")
+_ELSEWHERE = re.compile("[a-z]{2,}[a-z0-9]*:", re.IGNORECASE)
+"""Begins the names of databases that are no files on this machine, such as those of MotherDuck."""
 
 
 def _same_file(database: str) -> str:
@@ -165,7 +168,7 @@ class DuckSession(DirectLoadSession):
 
     def file(self) -> Path | None:
         database = database_path(self.hook)
-        return None if database.startswith(_MOTHERDUCK) else Path(database).resolve()
+        return None if _ELSEWHERE.match(database) else Path(database).resolve()
 
     @contextmanager
     def transaction(

@@ -21,6 +21,8 @@ from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.landing.sql.model import LandingError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 log = logging.getLogger("limio_limitrail.landing.sql")
@@ -45,6 +47,7 @@ class Cause(Enum):
     CREDENTIALS = "the login was refused"
     NO_DATABASE = "no such database"
     NO_FILE = "the file cannot be used"
+    MOVED = "the file was moved, removed or replaced"
     FULL = "no space left"
     READ_ONLY = "read-only"
     CONNECTIONS = "no connection left"
@@ -68,6 +71,10 @@ _ADVICE = {
     Cause.CREDENTIALS: "Check the connection's login and password, and whether this login may connect from here",
     Cause.NO_DATABASE: "Check the database that the connection names",
     Cause.NO_FILE: "Check the path, its folder and its permissions, and whether the file is an undamaged database",
+    Cause.MOVED: (
+        "Find out what moves, removes or replaces the file while tasks have it open, such as a backup, a sync or a deployment, "
+        "and run the task again"
+    ),
     Cause.FULL: "The disk, or a quota on it, is full. A retry helps once there is room",
     Cause.READ_ONLY: "Use a connection, a server or a file that may be written",
     Cause.CONNECTIONS: "A retry may help. If it happens often, put the tasks that use this database into a pool",
@@ -135,9 +142,15 @@ class DatabaseError(LandingError):
         if self.obstacles:
             sentences.append(f"In the way: {', '.join(self.obstacles)}")
         sentences += [advice] if (advice := _ADVICE.get(self.cause)) is not None else []
-        if self.outcome and self.cause is not Cause.UNCERTAIN:
+        if self.outcome and self.cause not in (Cause.UNCERTAIN, Cause.MOVED):
             sentences.append(self.outcome)
         return ". ".join(sentence.rstrip(".") for sentence in sentences)
+
+
+def moved_file(file: Path) -> DatabaseError:
+    """Return the error for a database's file that is not the one that was opened."""
+    summary = f"the database's file {file} was moved, removed or replaced"
+    return DatabaseError(Diagnosis(summary=summary, detail="what was written is in the former file", cause=Cause.MOVED))
 
 
 def log_driver_error(error: BaseException) -> None:

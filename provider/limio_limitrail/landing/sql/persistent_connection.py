@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.sql.dialect import Session
-from limio_limitrail.landing.sql.errors import Cause, DatabaseError
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, moved_file
+from limio_limitrail.landing.sql.open_file import identity
 from limio_limitrail.landing.sql.sessions import database_name, session_class
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ others wait for its locks. No transaction pauses for a second."""
 
 
 class PersistentConnection:
-    """A connection that stays open, and is replaced after an error. For one thread.
+    """A connection that stays open, and is replaced after an error, but never by one to another file. For one thread.
 
     :param hook: the connection's hook.
     :param duckdb_wait: seconds to wait for another process that has a DuckDB file open; the file then stays open until `close`.
@@ -39,6 +40,7 @@ class PersistentConnection:
         self._duckdb_wait = duckdb_wait
         self._class = session_class(hook)
         self._connection: Any = None
+        self._file_identity: tuple[int, int] | None = None
         self._at_close: list[Callable[[], None]] = []
 
     @property
@@ -71,7 +73,7 @@ class PersistentConnection:
     def _transaction(self, *, read_only: bool) -> Iterator[Session]:
         if self._connection is None:
             self._connection = self._class.connect(self.hook, wait=self._duckdb_wait)
-            self.file = self.file or self._class(self.hook, self._connection).file()
+            self._note_file()
         lock_wait = self._duckdb_wait if self.name == "duckdb" else LOCK_WAIT
         try:
             session = self._class(self.hook, self._connection)
@@ -83,6 +85,16 @@ class PersistentConnection:
             # The connection may be broken.
             self._drop()
             raise
+
+    def _note_file(self) -> None:
+        """Note which file was opened, and refuse another one later, which lacks what was written since then."""
+        self.file = self.file or self._class(self.hook, self._connection).file()
+        found = None if self.file is None else identity(self.file)
+        if self._file_identity is not None and found != self._file_identity:
+            self._drop()
+            assert self.file is not None
+            raise moved_file(self.file)
+        self._file_identity = found
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None

@@ -104,6 +104,11 @@ class Transactions:
                 if isinstance(error, DatabaseError):
                     if error.cause in at_once:
                         raise
+                    if error.cause is Cause.MOVED:
+                        raise LedgerError(
+                            f"the table {self._table} cannot be trusted: {error.what}. Rows that were sent stand in the former "
+                            "file: put it back before the task runs again, or rows are sent twice"
+                        ) from error
                     if self._is_permanent(error.cause):
                         raise LedgerError(f"the table {self._table} cannot be used as it must be: {error.what}") from error
                     if error.cause in _WAITS:
