@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import LandingError, LoadResult
+from limio_limitrail.landing.sql import LandingError, LoadResult, dialect, duckdb, generic, postgres
 
 pytestmark = pytest.mark.every_driver
 
@@ -108,6 +108,28 @@ def test_a_narrow_column_is_widened(db, held, values, comes, become):
     assert [row["v"] for row in db.rows()][:-1] == [*become, None]
     # The same rows, told in the wider kind, are still the same rows.
     assert db.land("merge", {"id": (INT, numbers), "v": (held, [*values, None])}, run="3").unchanged == len(numbers)
+
+
+def test_many_numbers_become_texts_a_few_at_a_time(db, monkeypatch):
+    monkeypatch.setattr(dialect, "REWRITTEN_AT_ONCE", 2)
+    fetched = []
+    for session in (duckdb.DuckSession, postgres.PostgresSession, generic.GenericSession):
+        monkeypatch.setattr(session, "query", counted(session.query, fetched))
+    values = {1e16: "1e+16", -2e16: "-2e+16", 1e22: "1e+22", 1.5e-7: "1.5e-7", -0.0: "0", 3e10: "30000000000", 0.25: "0.25"}
+    db.land("merge", {"id": (INT, list(range(7))), "v": (D, list(values))})
+    fetched.clear()
+    db.land("merge", {"id": (INT, [9]), "v": (T, ["text"])}, run="2")
+    assert [row["v"] for row in db.rows()] == [*values.values(), "text"]
+    assert all(len(rows) <= 2 for sql, rows in fetched if "abs(" in sql)
+
+
+def counted(query, fetched):
+    def run(session, sql, *values):
+        rows = query(session, sql, *values)
+        fetched.append((sql, rows))
+        return rows
+
+    return run
 
 
 @pytest.mark.sampled

@@ -41,6 +41,9 @@ VALUE = "\0"
 ISO_INSTANT = "%Y-%m-%dT%H:%M:%S.%fZ"
 """The text form of an instant in UTC, for ``strftime``."""
 
+REWRITTEN_AT_ONCE = 100_000
+"""Different numbers whose texts are compared at once."""
+
 _PLAIN_DOUBLE = 1e10
 """Below this magnitude, and above a thousandth, every database writes a double without an exponent."""
 
@@ -438,14 +441,21 @@ class Session(ABC):
         """
         name, qualified = quoted(column), self.dialect.qualified(table)
         number = f"abs(CAST({name} AS {self.dialect.types[Kind.DOUBLE]}))"
-        unusual = f"{number} >= {_PLAIN_DOUBLE:.0f} OR {number} < 0.001"
-        found = [text for (text,) in self.query(f"SELECT DISTINCT {name} FROM {qualified} WHERE {unusual}")]
-        wanted = texts([float(text) for text in found], kind=Kind.DOUBLE)
-        changes = {old: new for old, new in zip(found, wanted, strict=True) if old != new}
-        if changes:
-            columns = {"old": list(changes), "new": list(changes.values())}
-            stage = self.staged_values(columns, types=[self.dialect.text_type] * 2)
-            self.execute(self.dialect.update(qualified, stage, [(name, "s.new")], f"t.{name} = s.old"))
+        order = self.dialect.exact(name, Kind.TEXT)
+        # A rewritten text may come again, and is right then.
+        unusual = (
+            f"SELECT {name} FROM {qualified} WHERE ({number} >= {_PLAIN_DOUBLE:.0f} OR {number} < 0.001) AND {order} > {VALUE} "
+            f"GROUP BY {name} ORDER BY {order} LIMIT {REWRITTEN_AT_ONCE}"
+        )
+        last = ""
+        while found := [text for (text,) in self.query(unusual, last)]:
+            last = found[-1]
+            wanted = texts([float(text) for text in found], kind=Kind.DOUBLE)
+            changes = {old: new for old, new in zip(found, wanted, strict=True) if old != new}
+            if changes:
+                columns = {"old": list(changes), "new": list(changes.values())}
+                stage = self.staged_values(columns, types=[self.dialect.text_type] * 2)
+                self.execute(self.dialect.update(qualified, stage, [(name, "s.new")], f"t.{name} = s.old"))
 
 
 class DirectLoadSession(Session):
