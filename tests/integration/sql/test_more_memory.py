@@ -69,7 +69,8 @@ def test_a_second_refusal_is_told(opened, little_memory, monkeypatch, caplog):
     monkeypatch.setattr(duckdb_settings, "MOST_MEMORY", 2)
     with pytest.raises(DatabaseError) as caught:
         duck.land("merge", columns(range(ROWS), seed=1))
-    assert caught.value.cause is Cause.LIMIT
+    assert caught.value.cause is Cause.MEMORY
+    assert "Set memory_limit in the connection's extra to more than it is now" in str(caught.value)
     assert caplog.text.count(AGAIN) == 1
     assert duck.query("SELECT count(*) FROM duckdb_tables()") == [(0,)]
 
@@ -167,5 +168,5 @@ def test_a_limit_of_the_connection_is_kept(opened, caplog):
     duck = opened("duckdb")
     with pytest.raises(DatabaseError) as caught:
         duck.land("merge", columns(range(ROWS), seed=1), hook=duck.hook(settings={"memory_limit": "2MB", "threads": 1}))
-    assert caught.value.cause is Cause.LIMIT
+    assert caught.value.cause is Cause.MEMORY
     assert AGAIN not in caplog.text

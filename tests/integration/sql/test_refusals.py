@@ -275,7 +275,7 @@ def test_a_duckdb_that_has_no_room(duck):
     columns = {"id": (INT, list(range(200_000))), "v": (T, [f"{CANARY} {at}" * 5 for at in range(200_000)])}
     duck.land("merge", {"id": (INT, [-1])})
     error = refused(lambda: duck.land("merge", columns, run="2", hook=hook))
-    assert error.cause in (Cause.FULL, Cause.LIMIT)
+    assert error.cause in (Cause.FULL, Cause.MEMORY)
     assert duck.rows() == [{"id": -1}]
 
 

@@ -58,7 +58,7 @@ def load_directly(
                 with during(f"while checking the keys of {plan.table}"):
                     _check_keys(session=session, statements=statements, keys=keys, required=bool(unique))
     except LandingError as refused:
-        if isinstance(refused, DatabaseError) and not (refused.cause.about_rows or refused.cause is Cause.LIMIT):
+        if isinstance(refused, DatabaseError) and not (refused.cause.about_rows or refused.cause in (Cause.LIMIT, Cause.MEMORY)):
             raise  # staging would fail, too; it only has more memory
         log.info("%s is new, and its rows cannot go straight into it (%s): they are staged first", plan.table, refused.what)
         return None

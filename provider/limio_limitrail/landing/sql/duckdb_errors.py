@@ -23,7 +23,7 @@ def diagnosis(error: Exception) -> Diagnosis:
     elif re.search(r"Permission denied|Read-only file system|read-only mode", str(error)):
         cause = Cause.READ_ONLY
     elif kind == "OutOfMemoryException" or re.search(r"Failed to commit: (failed to (pin|allocate)|could not allocate)", message):
-        cause = Cause.LIMIT
+        cause = Cause.MEMORY
     elif kind == "TransactionException":
         cause = Cause.CONFLICT
     elif kind in ("ConversionException", "OutOfRangeException"):

@@ -41,6 +41,7 @@ class Cause(Enum):
     OTHER = "anything else"
     OBSTACLE = "something depends on what is to be changed"
     LIMIT = "a limit of the database"
+    MEMORY = "the memory that the database may use"
     LOST = "the connection ended"
     UNCERTAIN = "the connection ended during the commit"
     UNREACHABLE = "no connection"
@@ -65,6 +66,10 @@ class Cause(Enum):
 _ADVICE = {
     Cause.OBSTACLE: "Drop what depends on the column, run the task again, and create it again; or rename the column",
     Cause.LIMIT: "Leave out columns with drop_columns=, or raise the database's limit",
+    Cause.MEMORY: (
+        "Set memory_limit in the connection's extra to more than it is now, pull less at a time, or leave out columns with "
+        "drop_columns="
+    ),
     Cause.LOST: "A retry may help",
     Cause.UNCERTAIN: "Whether it was committed is not known. A retry is safe: it writes nothing twice",
     Cause.UNREACHABLE: "Check the connection's host and port, and whether the server runs. A retry helps once it answers",

@@ -132,7 +132,7 @@ def load(
     try:
         result = transact(lambda _: None)
     except DatabaseError as error:
-        if error.cause is not Cause.LIMIT or not session_class(hook).may_take_more_memory(hook):
+        if error.cause is not Cause.MEMORY or not session_class(hook).may_take_more_memory(hook):
             raise
         log.warning("%s. Nothing was written; the load is run again with more memory", error.summary)
         result = transact(lambda session: session.take_more_memory())
