@@ -17,6 +17,7 @@ import importlib.util
 import inspect
 import json
 import os
+import pkgutil
 import resource
 import runpy
 import select
@@ -36,15 +37,19 @@ from pathlib import Path
 from typing import Any
 
 import duckdb  # noqa: F401 - imported once, for all forks
+import fastapi.dependencies.utils
 import pandas as pd  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 import requests  # noqa: F401
 import sqlalchemy.event
+import upath.implementations
 from airflow import settings
 from airflow.sdk.execution_time import supervisor, task_runner
 
 import limio_limitrail.landing.sql
+from limio_limitrail import lazy
 from limio_limitrail.api.client import ApiClient
+from limio_limitrail.hooks import clients
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.landing import checkpoint, child_parts, column_parts, parts, pull
 from limio_limitrail.transfers import folders, state
@@ -64,6 +69,20 @@ if not hasattr(supervisor.in_process_api_server, "cache_info"):
     supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
 # Airflow makes one for each task, of the same types every time.
 task_runner.TypeAdapter = functools.cache(task_runner.TypeAdapter)
+
+
+def cache_dependants() -> None:
+    """Have FastAPI look at the parameters of a dependency once, and not at each request, as it does where one is overridden."""
+    inspected: dict[Any, Any] = {}
+    inspect_again = fastapi.dependencies.utils.get_dependant
+
+    def get_dependant(**about: Any) -> Any:
+        key = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in sorted(about.items()))
+        if key not in inspected:
+            inspected[key] = inspect_again(**about)
+        return inspected[key]
+
+    fastapi.dependencies.utils.get_dependant = get_dependant
 
 
 def load_dag(dag_id: str) -> Any:
@@ -517,6 +536,13 @@ def warm_up() -> None:
     from airflow.providers_manager import ProvidersManager
     from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
+    # A fork that imports any of these registers classes, which empties the caches of all abstract ones.
+    for package in (limio_limitrail, upath.implementations):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.startswith(("limio_limitrail.emulator", "limio_limitrail.docs")):
+                with contextlib.suppress(ImportError):
+                    compile_patterns(importlib.import_module(found.name))
+    clients.user_agent()
     # The first request would generate the schemas of all versions of Airflow's own API.
     app = supervisor.in_process_api_server().app
     for one in (app, *(getattr(route, "app", None) for route in app.routes)):
@@ -527,19 +553,26 @@ def warm_up() -> None:
     sqlalchemy.orm.configure_mappers()
 
 
+def compile_patterns(module: Any) -> None:
+    """Compile a module's regular expressions, which are otherwise compiled where they are first used."""
+    for value in vars(module).values():
+        if isinstance(value, lazy._LazyPattern):
+            assert value.pattern
+
+
 WARM_UP_DAG = """
 from datetime import datetime
 from airflow.sdk import DAG, Asset, BaseHook, task
 with DAG("warm_up", schedule=None, start_date=datetime(2026, 1, 1)) as dag:
     @task(outlets=[Asset("warm", uri="x://warm")])
-    def warm(**context):
+    def warm(text, **context):
         BaseHook.get_connection("warm")
         for name, of in (("task_state_store", None), ("asset_state_store", "warm")):
             if name in context:
                 store = context[name] if of is None else context[name][Asset("warm", uri="x://warm")]
                 store.get("a"), store.set("a", "1"), store.get("a"), store.delete("a")
         return {"rows": 1}
-    warm()
+    warm("{{ run_id }}")
 """
 
 
@@ -614,6 +647,7 @@ def main(address: str) -> None:
         sqlalchemy.event.listen(engine, "do_connect", connect_to_own_database)
     with contextlib.suppress(ImportError):
         warm_up()
+    cache_dependants()
     run_a_task()
     # Collections in forks then leave alone, and do not copy, what is there now.
     gc.freeze()
