@@ -180,9 +180,29 @@ def attempt(
     return {"state": str(outcome.state), "error": repr(outcome.error) if outcome.error else None, **describe(dag_id, run_id)}
 
 
-def task_instance(dag: Any, *, run_id: str, task_id: str, times: dict[str, Any] | None = None) -> Any:
+def sync_dags(session: Any) -> None:
+    """Have Airflow read the Dag files, unless it has read the same ones in this home."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+
+    home = Path(os.environ["AIRFLOW_HOME"])
+    texts = {path.name: path.read_text() for path in (home / "dags").glob("*.py")}
+    known = home / "synced-dags.json"
+    if known.exists() and json.loads(known.read_text()) == texts:
+        return
+    manager = DagBundlesManager()
+    manager.sync_bundles_to_db(session=session)
+    session.commit()
+    for bundle in manager.get_all_dag_bundles():
+        bundle.initialize()
+        bag = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
+        if bag.import_errors:
+            raise ImportError(str(bag.import_errors))
+        sync_bag_to_db(bag, bundle.name, bundle.version)
+    write_whole(known, json.dumps(texts))
+
+
+def task_instance(dag: Any, *, run_id: str, task_id: str, times: dict[str, Any] | None = None) -> Any:
     from airflow.models.dagrun import DagRun
     from airflow.models.taskinstance import TaskInstance
     from airflow.sdk.api.datamodels._generated import TaskInstance as Sent
@@ -194,15 +214,7 @@ def task_instance(dag: Any, *, run_id: str, task_id: str, times: dict[str, Any] 
     session = settings.Session()
     run = session.scalar(select(DagRun).where(DagRun.dag_id == dag.dag_id, DagRun.run_id == run_id))
     if run is None:
-        manager = DagBundlesManager()
-        manager.sync_bundles_to_db(session=session)
-        session.commit()
-        for bundle in manager.get_all_dag_bundles():
-            bundle.initialize()
-            bag = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
-            if bag.import_errors:
-                raise ImportError(str(bag.import_errors))
-            sync_bag_to_db(bag, bundle.name, bundle.version)
+        sync_dags(session)
         now = datetime.now(UTC)
         times = times or {}
         interval = times.get("interval", [now.isoformat(), now.isoformat()])
