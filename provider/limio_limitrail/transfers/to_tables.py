@@ -145,10 +145,11 @@ class ResourceToTableOperator(ResourcePullOperator):
         """Let a retry pull again, instead of going on from these parts, if they are not what the table expects."""
         from limio_limitrail.landing.shrinking import ShrunkListError
         from limio_limitrail.landing.sql import ContractError
+        from limio_limitrail.landing.sql.late_pulls import LatePullError
 
         try:
             yield
-        except (ContractError, ShrunkListError):
+        except (ContractError, LatePullError, ShrunkListError):
             plan.checkpoints.clear()
             raise
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import time
 
+import duckdb
 import psycopg
 import pytest
 
@@ -62,6 +63,23 @@ def test_the_second_waits_for_the_first(make_home, slow, postgres_connection, tm
     found = ids(home, tmp_path, postgres_connection if conn_id == "pg" else None)
     assert sorted(found) == sorted(row["id"] for row in slow.tenant.rows_of("subscriptions"))
     assert not [path for path in (home.path / "tmp").rglob("*") if path.is_file()]
+
+
+def test_a_try_that_loads_after_a_later_one_pulls_again(make_home, limio_emulator, tmp_path):
+    """On two workers, neither of which sees the other's folder."""
+    home = make_home(limio_emulator)
+    home.write_dag(DAG.format(conn_id="duck"))
+    assert home.attempt("load", run_id="one").result["error"] is None
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as database:
+        database.execute("UPDATE subs SET _extracted_at = _extracted_at + INTERVAL 1 HOUR")
+    limio_emulator.counters.reset()
+    assert "LatePullError" in home.attempt("load", run_id="one").result["error"]
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as database:
+        database.execute("UPDATE subs SET _extracted_at = _extracted_at - INTERVAL 1 HOUR")
+    pages = limio_emulator.counters.requests
+    assert home.attempt("load", run_id="one").result["error"] is None
+    assert limio_emulator.counters.requests == 2 * pages, "the parts of the late pull were not used"
+    assert sorted(ids(home, tmp_path, None)) == sorted(row["id"] for row in limio_emulator.tenant.rows_of("subscriptions"))
 
 
 def test_the_second_gives_up_before_the_first_ends(make_home, slow, tmp_path):

@@ -147,7 +147,7 @@ def test_what_was_dropped_is_forgotten(db, table, before, forgets):
 def test_a_replace_makes_all_rows_its_own(db, table):
     for day in (1, 3):
         pull(db, table, day, {"a": "x"})
-    db.land("replace", {"id": (Kind.TEXT, ["a"]), "v": (Kind.TEXT, ["w"])}, table=table, at=NOON, scope=LIST, full_scan=True)
+    db.land("replace", {"id": (Kind.TEXT, ["a"]), "v": (Kind.TEXT, ["w"])}, table=table, at=NOON, scope=OTHER, full_scan=True)
     assert pull(db, table, 2, {"a": "y"}).updated == 1
 
 

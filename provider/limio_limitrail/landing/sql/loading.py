@@ -79,6 +79,8 @@ def load(
     :param staged: the run whose rows may have been staged while the pull went on.
     :param dry_run: roll back in the end, and return what would have been done. Needs a database that undoes changes of columns.
     :raises MaskedKeyError: the table's keys are not hashes of the same secret. The table is as it was before.
+    :raises LatePullError: a later pull has rows there that an append or a replace would remove. The table is as it was before.
+    :raises MappedReplaceError: another copy of a mapped task has, in the same Dag run. The table is as it was before.
     :raises ContractError: the pull breaks the contract, or a check failed. The table is as it was before.
     :raises LandingError: the pull does not fit, or the database refused it. The table is as it was before.
     """

@@ -23,6 +23,7 @@ from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.history import VALIDITY, HistoryLoad, check_table, with_times
 from limio_limitrail.landing.sql.history import stage_columns as stage_columns_of_history
 from limio_limitrail.landing.sql.history_statements import VALID_FROM
+from limio_limitrail.landing.sql.late_pulls import check_not_late
 from limio_limitrail.landing.sql.metadata import SOURCES, run_columns, values_of
 from limio_limitrail.landing.sql.missing_rows import MissingResult, MissingRows, check_replaced
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, PartSource, Target, WriteMode
@@ -179,6 +180,8 @@ class TableLoad:
 
     def _run(self) -> LoadResult:
         table, session, target = self._table, self._session, self._target
+        with during(f"while looking for rows of later pulls in {table}"):
+            check_not_late(session=session, statements=self._sql, target=target)
         early = self._early_rows()
         if self._has_schema and not self._keeps_history and not self.followers:
             result = load_directly(
