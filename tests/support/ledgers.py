@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 from limio_limitrail.usage.ledger.ledger import Ledger
@@ -50,7 +51,8 @@ def make_worker(run: str = "run-1", *, attempt: int = 1, task: str = "send", dag
 class FailingDatabase(PersistentConnection):
     """Fails in its next transactions as it is told.
 
-    ``early``: nothing is done; ``late``: all is undone; ``unconfirmed``: all is done, and the connection is lost at once.
+    ``away``: there is no connection; ``early``: nothing is done; ``late``: all is undone; ``unconfirmed``: all is done, and the
+    connection is lost at once.
     """
 
     def __init__(self, hook: Any, *, duckdb_wait: float = 60.0) -> None:
@@ -72,6 +74,9 @@ class FailingDatabase(PersistentConnection):
     def _failing(self, opened: Callable[[], Any]) -> Iterator[Any]:
         self.transactions += 1
         failure = self.failures.pop(0) if self.failures else None
+        if failure == "away":
+            self.close()
+            raise DatabaseError(Diagnosis(summary="the server is away", cause=Cause.UNREACHABLE))
         if failure == "early":
             self.close()
             raise LandingError("the database is away")

@@ -11,11 +11,23 @@ import pytest
 from msgspec import structs
 
 from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.usage.ledger import transactions as transactions_module
 from limio_limitrail.usage.ledger.ledger import LEASE, Ledger
 from limio_limitrail.usage.ledger.model import Outcome, Worker
 from limio_limitrail.usage.ledger.states import LedgerError, State, StoppedError
 from limio_limitrail.usage.ledger.table import COLUMNS
-from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, entries, make_row, make_rows
+from tests.support.ledgers import (
+    PARK,
+    REPLAY_PARKED,
+    REPLAY_REJECTED,
+    RESEND,
+    FailingDatabase,
+    entries,
+    make_ledger,
+    make_row,
+    make_rows,
+    make_worker,
+)
 
 pytestmark = pytest.mark.every_driver
 
@@ -486,6 +498,29 @@ def test_a_database_that_stays_away_is_an_error(lite, ledger_in):
     with pytest.raises(LandingError, match="away"):
         ledger.claim([ROW], policy=PARK)
     assert entries(lite) == {}
+
+
+def test_a_database_that_has_worked_is_waited_for(lite, ledger_in, monkeypatch):
+    ledger = ledger_in(lite)
+    failures = failures_of(ledger)
+    failures.extend(["away"] * 20)
+    assert ledger.claim([ROW], policy=PARK)[0].granted
+    # What follows a wait in vain has no more tries than any other failure.
+    monkeypatch.setattr(transactions_module, "OUTAGE", 0.0)
+    for tries in (4, 4):
+        failures.extend(["away"] * tries)
+        with pytest.raises(LandingError, match="away"):
+            ledger.record({ROW.key: COMMITTED})
+        assert failures == []
+    ledger.record({ROW.key: COMMITTED})
+    assert entries(lite)[ROW.key]["state"] == "committed"
+
+
+def test_a_database_that_has_never_worked_is_not_waited_for(lite, no_pauses):
+    held = FailingDatabase(lite.hook())
+    held.failures.extend(["away"] * 4)
+    with pytest.raises(LandingError, match="away"):
+        make_ledger(held, make_worker()).prepare()
 
 
 def test_a_state_that_is_none_is_named(db, ledger_in):

@@ -30,7 +30,12 @@ log = logging.getLogger("limio_limitrail.usage.ledger")
 T = TypeVar("T")
 
 PAUSES = (0.3, 1.0, 2.0)
-"""The backoff between the tries of a transaction, in seconds: outcomes must survive a restart of the database."""
+"""The backoff between the tries of a transaction, in seconds."""
+
+OUTAGE = 120.0
+"""Seconds to wait for a database that has worked and is away: outcomes must survive its restart, or a failover to another one."""
+
+_AWAY = (Cause.LOST, Cause.UNCERTAIN, Cause.UNREACHABLE, Cause.CONNECTIONS)
 
 LOCK_TIMEOUT = 40.0
 """Seconds to wait for a lock in all: less than the lease, so that a waiting worker does not count as dead."""
@@ -66,6 +71,7 @@ class Transactions:
         self._database = database
         self._table = table
         self._gave_up = False
+        self._has_worked = False
 
     def run(self, step: Callable[[Session], T], *, at_once: Collection[Cause] = frozenset()) -> T:
         """Run a transaction, and retry it after failures that a retry may get past.
@@ -114,15 +120,32 @@ class Transactions:
                     if error.cause in _WAITS:
                         self._wait_for_lock(error, began=began, tried=tried)
                         continue
-                if not left:
+                pause = self._pause(error, left=left, waited=time.monotonic() - began)
+                if pause is None:
                     raise
-                pause = left.pop(0)
                 what = error.what if isinstance(error, LandingError) else type(error).__name__
                 log.warning("The table %s could not be used (%s). Trying again in %.1f s.", self._table, what, pause)
                 time.sleep(pause)
             else:
-                self._gave_up = False
+                self._gave_up, self._has_worked = False, True
                 return result
+
+    def _pause(self, error: Exception, *, left: list[float], waited: float) -> float | None:
+        """Return the seconds until the next try; None after the last one.
+
+        :param left: the pauses that are left, of which one is taken.
+        """
+        if left:
+            return left.pop(0)
+        is_away = isinstance(error, DatabaseError) and error.cause in _AWAY
+        # A database that does not work from the start is most likely not the right one. After one such wait the task is about to
+        # end, and must not wait for minutes more.
+        if not is_away or not self._has_worked or self._gave_up:
+            return None
+        if waited > OUTAGE:
+            self._gave_up = True
+            return None
+        return max(PAUSES, default=0.0)
 
     def _is_permanent(self, cause: Cause) -> bool:
         """Return whether a cause lasts until a person acts; a read-only Postgres may be promoted."""
