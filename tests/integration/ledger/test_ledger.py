@@ -523,6 +523,28 @@ def test_a_database_that_has_never_worked_is_not_waited_for(lite, no_pauses):
         make_ledger(held, make_worker()).prepare()
 
 
+def test_rows_that_vanish_from_the_table_are_added_again(db, ledger_in, caplog):
+    """As after a failover to a server that had not received the last transactions."""
+    ledger = ledger_in(db)
+    rows = make_rows(6)
+    ledger.claim(rows, policy=PARK)
+    db.execute(f"DELETE FROM ledger WHERE idempotency_key IN ('{rows[0].key}', '{rows[1].key}', '{rows[2].key}')")
+    ledger.record({rows[0].key: COMMITTED, rows[3].key: COMMITTED})
+    assert "1 rows that this task had recorded were no longer in the table ledger" in caplog.text
+    assert "another worker has taken over" not in caplog.text
+    ledger.renew([row.key for row in rows[1:3]])
+    there = {key: entry["state"] for key, entry in entries(db).items()}
+    states = ["committed", "sending", "sending", "committed", "sending", "sending"]
+    assert there == {row.key: state for row, state in zip(rows, states, strict=True)}
+    # Nobody else sends them, and what is settled or free is not added again.
+    assert not any(claim.granted for claim in ledger_in(db, "run-2").claim(rows, policy=PARK))
+    ledger.record({row.key: COMMITTED for row in rows[1:3]})
+    db.execute("DELETE FROM ledger")
+    ledger.record({rows[0].key: COMMITTED})
+    ledger.renew([rows[0].key])
+    assert entries(db) == {}
+
+
 def test_a_state_that_is_none_is_named(db, ledger_in):
     ledger = ledger_in(db)
     ledger.claim([ROW], policy=PARK)

@@ -36,6 +36,7 @@ from limio_limitrail.usage.ledger.table import (
     table_exists,
 )
 from limio_limitrail.usage.ledger.transactions import Transactions, record_apart
+from limio_limitrail.usage.ledger.vanished import add_vanished, log_vanished
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -108,6 +109,7 @@ class Ledger:
         self._lease_monitor = LeaseMonitor(self._process_lock, has_clock=database.name in ("postgresql", "duckdb", "sqlite"))
         self._clock = clock
         self._in_doubt: set[str] = set()
+        self._claimed: dict[str, UsageRow] = {}
         self._logged_reasons: set[str] = set()
 
     def prepare(self) -> None:
@@ -214,7 +216,9 @@ class Ledger:
         """
         # A claim that is retried after an unnoticed success finds its own entries; the former ones must not be lost.
         before: dict[str, Entry] = {}
-        return self._write(lambda sql: self._claim(sql, rows, policy=policy, before=before))
+        claims = self._write(lambda sql: self._claim(sql, rows, policy=policy, before=before))
+        self._claimed |= {claim.row.key: claim.row for claim in claims if claim.granted}
+        return claims
 
     def _claim(self, sql: LedgerStatements, rows: Sequence[UsageRow], *, policy: Policy, before: dict[str, Entry]) -> list[Claim]:
         now = self._now(sql)
@@ -304,10 +308,15 @@ class Ledger:
         # The caller resolves them too; no path to the table may skip it.
         outcomes = {key: resolve(outcome, in_doubt=key in self._in_doubt) for key, outcome in outcomes.items()}
         written = record_apart(outcomes, write=self._record, table=self.table)
-        self._in_doubt.difference_update(outcomes)
-        if written == len(outcomes):
-            return
         # Also fewer if a try whose success went unnoticed had written the same outcomes.
+        if written < len(outcomes):
+            self._record_missed(outcomes)
+        self._forget_claims(outcomes)
+
+    def _record_missed(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Record the outcomes of rows that have vanished from the table, and log those that another worker has taken over."""
+        if vanished := self._add_vanished(outcomes):
+            record_apart({key: outcomes[key] for key in vanished}, write=self._record, table=self.table)
         there = self._write(lambda sql: sql.entries(list(outcomes)))
         lost = sum(key not in there or there[key].worker.claim_id != self.worker.claim_id for key in outcomes)
         if lost:
@@ -316,6 +325,23 @@ class Ledger:
                 lost,
                 len(outcomes),
             )
+
+    def _add_vanished(self, keys: Collection[str]) -> list[str]:
+        """Add the entries of claimed rows again that are no longer in the table; return their keys."""
+
+        def add(sql: LedgerStatements) -> list[UsageRow]:
+            now = self._now(sql)
+            lease_until = now + int(LEASE * 1000)
+            return add_vanished(sql, keys, claimed=self._claimed, about=self._about, now=now, lease_until=lease_until)
+
+        vanished = self._write(add)
+        log_vanished(vanished, table=self.table)
+        return [row.key for row in vanished]
+
+    def _forget_claims(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._in_doubt.discard(key)
+            self._claimed.pop(key, None)
 
     def _record(self, outcomes: Mapping[str, Outcome]) -> int:
         return self._write(lambda sql: sql.record(outcomes, now=self._now(sql)), at_once=frozenset({Cause.ROWS}))
@@ -334,12 +360,15 @@ class Ledger:
 
         if granted:
             self._write(release)
-            self._in_doubt.difference_update(claim.row.key for claim in granted)
+            self._forget_claims(claim.row.key for claim in granted)
 
     def renew(self, keys: Sequence[str]) -> None:
         """Send the heartbeat of this worker: extend the leases of rows in flight."""
-        if keys:
-            self._write(lambda sql: sql.renew(keys, lease_until=self._now(sql) + int(LEASE * 1000)))
+        if not keys:
+            return
+        renewed = self._write(lambda sql: sql.renew(keys, lease_until=self._now(sql) + int(LEASE * 1000)))
+        if renewed < len(keys):
+            self._add_vanished(keys)
 
     def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:
         """Count the rows of this operation that are in doubt; `among` returns which of some keys are the task's own rows."""

@@ -143,11 +143,11 @@ class LedgerStatements:
         among, values = self._among_mine(keys)
         self.session.execute(f"DELETE FROM {self.qualified_table} WHERE {among}", *values)
 
-    def renew(self, keys: Sequence[str], *, lease_until: int) -> None:
-        """Extend the leases of claims that this worker still has: its heartbeat."""
+    def renew(self, keys: Sequence[str], *, lease_until: int) -> int:
+        """Extend the leases of claims that this worker still has, its heartbeat; return how many these are."""
         among, values = self._among_mine(keys)
         sql = f"UPDATE {self.qualified_table} SET {self._quote('lease_until')} = {VALUE} WHERE {among}"
-        self.session.execute(sql, lease_until, *values)
+        return self.session.execute(sql, lease_until, *values)
 
     def record(self, outcomes: Mapping[str, Outcome], *, now: int) -> int:
         """Write the outcomes of rows that are still this worker's; return how many were."""
