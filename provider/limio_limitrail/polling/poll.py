@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from limio_limitrail.api.errors import ApiError, CursorRefusedError, RateLimitError, ServerError, TransportError
+from limio_limitrail.api.errors import ApiError, CursorRefusedError, ProtocolError, RateLimitError, ServerError, TransportError
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.troubleshooting import ExplainedError
 
@@ -111,15 +111,18 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     :param poke_interval: seconds between two polls.
     :param max_transient_failures: transient failures in a row to retry; by default any number.
+    :param also_transient: further errors that are transient.
     """
 
     poke_interval: float
     max_transient_failures: float = math.inf
+    also_transient: tuple[type[Exception], ...] = ()
 
     def is_transient(self, error: Exception) -> bool:
         """Return whether a failure may pass by itself: 429, 5xx, no response, no slot in time, or a lost cursor."""
         # A poll has one attempt. Exhausted retries are those of the token request, which the next poll sends again.
-        return isinstance(error, PollTimeoutError | ServerError | RateLimitError | TransportError | CursorRefusedError)
+        passing = (PollTimeoutError, ServerError, RateLimitError, TransportError, CursorRefusedError)
+        return isinstance(error, (*passing, *self.also_transient))
 
     def failed(self, error: Exception, *, failures: int) -> PollFailure:
         """Return what follows from a failure, after so many others in a row."""
@@ -150,6 +153,12 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         seconds = self.poke_interval * min(2.0 ** min(failures, 10), MAX_BACKOFF)
         seconds *= random.uniform(1 - JITTER, 1 + JITTER)  # nosec B311 # noqa: S311 - it spreads, it hides nothing
         return max(seconds, capped(retry_after) or 0.0)
+
+
+def wait_policy(*, poke_interval: float, max_transient_failures: int) -> PollPolicy:
+    """Return the policy of a wait whose first poll had an answer: what a proxy, a login or a maintenance page answers in the
+    API's place passes as well."""
+    return PollPolicy(poke_interval=poke_interval, max_transient_failures=max_transient_failures, also_transient=(ProtocolError,))
 
 
 def capped(retry_after: float | None) -> float | None:

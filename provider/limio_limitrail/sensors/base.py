@@ -18,7 +18,7 @@ from airflow.sdk.exceptions import (
     TaskDeferralTimeout,
 )
 
-from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError
+from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError, ProtocolError
 from limio_limitrail.api.retry import deadline_in
 from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, not_rendered, template_fields
@@ -26,11 +26,11 @@ from limio_limitrail.polling.poll import (
     EVENT_FORMAT,
     EventKind,
     NoAnswerError,
-    PollPolicy,
     PollResult,
     PollStatus,
     WaitSpec,
     longest_poll,
+    wait_policy,
 )
 from limio_limitrail.stored_formats import UNREADABLE, number, trouble
 from limio_limitrail.troubleshooting import explained
@@ -99,6 +99,7 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
         # It decides how the task is run at all.
         self.deferrable: bool = readers.switch("deferrable", not_rendered("deferrable", deferrable))
         self._failures = 0
+        self._has_polled = False
         self._pause = 0.0
         self._retry_after: float | None = None
 
@@ -155,10 +156,13 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
         except (ParameterError, ConnectionFieldError) as error:
             raise WaitFailedError(str(error)) from error
         except ApiError as error:
-            policy = PollPolicy(poke_interval=float(self.poke_interval), max_transient_failures=self.max_transient_failures)
+            policy = wait_policy(poke_interval=float(self.poke_interval), max_transient_failures=self.max_transient_failures)
             failure = policy.failed(error, failures=self._failures_so_far(context))
             if not failure.is_transient:
                 raise WaitFailedError(str(error)) from error
+            if isinstance(error, ProtocolError) and self._is_first_poll(context):
+                # Most likely it is a wrong host, which is to be seen at once; after a night's maintenance a retry succeeds.
+                raise WaitFailedError(NoAnswerError.after(failure.count, error)) from error
             self._note_failures(context, failure.count)
             if failure.is_last:
                 raise WaitFailedError(NoAnswerError.after(failure.count, error)) from error
@@ -168,10 +172,16 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
             )
             return None
         self._note_failures(context, 0)
+        self._has_polled = True
         self.log.info("%s: %s.", condition, found.summary)
         if found.status is PollStatus.FAILED:
             raise WaitFailedError(f"{condition}: {found.summary}, and no target status can be reached any more.")
         return found if found.status is PollStatus.FOUND else None
+
+    def _is_first_poll(self, context: Context) -> bool:
+        """Return whether no poll of this try has had an answer, as far as it is known."""
+        rescheduled: int = context.get("task_reschedule_count", 0)
+        return not (self._has_polled or rescheduled)
 
     # -- failures in a row, also if each poll is a process of its own ----------------------------------------------
 

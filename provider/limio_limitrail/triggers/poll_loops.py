@@ -33,6 +33,7 @@ from limio_limitrail.polling.poll import (
     capped,
     event_of,
     longest_poll,
+    wait_policy,
 )
 from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection
 from limio_limitrail.triggers.threads import SLOTS_PER_LIST, SlotKey, run_in_thread, seconds_left
@@ -146,7 +147,7 @@ async def poll_until(end: float, spec: WaitSpec, *, connection: ConnectionMixin,
     :returns: the payload of the trigger's event.
     :raises PollTimeoutError: it could not even start.
     """
-    policy = PollPolicy(poke_interval=spec.poke_interval, max_transient_failures=spec.max_transient_failures)
+    policy = wait_policy(poke_interval=spec.poke_interval, max_transient_failures=spec.max_transient_failures)
     failures, retry_after = spec.failures, capped(not_before) if not_before > 0 else None
     pause = policy.pause(failures=failures, retry_after=retry_after)
     last = "no poll was made"

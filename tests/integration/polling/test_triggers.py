@@ -88,6 +88,9 @@ def test_it_sleeps_before_its_first_look(script):
     assert script.asked["one"] == 0
 
 
+MAINTENANCE = Reply(200, b"<html>We are back soon</html>", content_type="text/html")
+
+
 @pytest.mark.parametrize(
     ("answers", "targets", "kind", "says", "requests"),
     [
@@ -96,7 +99,8 @@ def test_it_sleeps_before_its_first_look(script):
         ([400], (), "ended", "answered 400", 1),
         ([401], (), "ended", "answered 401", 2),
         ([404, 401, "active"], (), "found", "active", 3),
-        ([Reply(200, b"<html>", content_type="text/html")], (), "ended", "expected JSON, found something else", 1),
+        ([MAINTENANCE] * 3, (), "no_answer", "expected JSON, found something else", 3),
+        ([404, MAINTENANCE, MAINTENANCE, "active"], (), "found", "active", 4),
         ([503, 503, 503], (), "no_answer", "3 polls in a row failed", 3),
         ([503, 503, 404, 503, 503, 404, "active"], (), "found", "active", 7),
     ],
