@@ -37,6 +37,9 @@ class _Store:
     def save(self, value: Any) -> None:
         self.stored = value
 
+    def check_owner(self) -> None:
+        """There is no other try."""
+
     def clear(self) -> None:
         self.stored = None
 

@@ -15,6 +15,7 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.manifest import ChildTableParts, Instant
 from limio_limitrail.landing.parts import ChildPart, Count, Part, PartFormat, child_part_name, part_name
 from limio_limitrail.stored_formats import trouble
+from limio_limitrail.troubleshooting import ExplainedError
 
 log = logging.getLogger(__name__)
 
@@ -25,18 +26,28 @@ MAX_AGE = timedelta(hours=6)
 """The age after which a checkpoint is not resumed from: the records before it would be too old beside those after it."""
 
 
+_TRY = "try_number"
+"""The member with the number of the try that has saved a checkpoint."""
+
 _ADDED = frozenset({"children", "masked"})
 """Members that a checkpoint has only if they are not empty. Earlier ones do not have them."""
+
+
+class TakenOverError(ExplainedError, RuntimeError):
+    """A later try of the run pulls, or has pulled: Airflow has lost sight of this one."""
 
 
 class CheckpointStore:
     """Keeps the checkpoint of a pull in the task's state store, where the task's retries find it.
 
     :param accessor: ``context["task_state_store"]``; None before Airflow 3.3, where a retry starts the pull over.
+    :param try_number: the number of the task's try.
     """
 
-    def __init__(self, accessor: Any) -> None:
+    def __init__(self, accessor: Any, *, try_number: int) -> None:
         self._accessor = accessor
+        self._try_number = try_number
+        self._has_saved = False
 
     def load(self) -> Any:
         """Return what was saved last; None if nothing was."""
@@ -48,12 +59,29 @@ class CheckpointStore:
     def save(self, value: Any) -> None:
         """Save a JSON value."""
         if self._accessor is not None:
-            self._accessor.set(STORE_KEY, value)
+            self._accessor.set(STORE_KEY, {**value, _TRY: self._try_number})
+            self._has_saved = True
 
     def clear(self) -> None:
         """Delete what was saved."""
+        self._has_saved = False
         if self._accessor is not None:
             self._accessor.delete(STORE_KEY)
+
+    def check_owner(self) -> None:
+        """Check that no later try has saved a checkpoint, or has deleted this one's, since it writes the same parts.
+
+        :raises TakenOverError: one has.
+        """
+        if self._accessor is None:
+            return
+        stored = self._accessor.get(STORE_KEY)
+        saved_by = stored.get(_TRY) if isinstance(stored, Mapping) else None
+        if (isinstance(saved_by, int) and saved_by > self._try_number) or (stored is None and self._has_saved):
+            raise TakenOverError(
+                f"a later try of this run has taken over the pull: Airflow has lost sight of try {self._try_number}, which went "
+                "on beside it. It ends here, and writes nothing more"
+            )
 
 
 class SavedPart(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -200,6 +200,7 @@ class Pull:
             child_tables=child_tables,
             previous_rows=self.previous_rows,
         )
+        self.store.check_owner()
         # A part that was written just before a crash may be one too many now.
         remove_parts(self.folder, keep={part.name for part in manifest.all_parts})
         write_manifest(self.folder, manifest)
@@ -329,6 +330,7 @@ class Pull:
         if content.rows or content.schema:
             number = len(checkpoint.parts)
             name = part_name(number=number, part_format=self.part_format)
+            self.store.check_owner()
             # The part is stored before the checkpoint that counts it: after a crash between the two it is written again.
             part = store_part(self.folder / name, content.data, rows=content.rows)
             newest = max((time for time in (checkpoint.newest, content.times.newest) if time is not None), default=None)

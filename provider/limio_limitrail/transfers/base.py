@@ -232,7 +232,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             time_range=time_range,
             root=root,
             folder=folder,
-            checkpoints=CheckpointStore(context.get("task_state_store")),
+            checkpoints=CheckpointStore(context.get("task_state_store"), try_number=context["ti"].try_number),
             watermark=watermark,
             watermark_reset=reset,
             masks=masks,

@@ -129,6 +129,9 @@ class Store:
     def save(self, value: Any) -> None:
         self.value = value
 
+    def check_owner(self) -> None:
+        """There is no other try."""
+
     def clear(self) -> None:
         self.value = None
 
