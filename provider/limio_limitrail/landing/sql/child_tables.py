@@ -366,7 +366,7 @@ class ChildLoad(TableLoad):
         keys = _keys(root)
         with during(f"while updating {root.table}"):
             [(others,)] = session.query(root.statements.count_untouched(keys, changed=changed), root.target.run_id)
-            session.execute(root.statements.touch(keys, changed=changed), *values_of(root.plan.updated_metadata))
+            session.update_rows(root.statements.touch(keys, changed=changed), *values_of(root.plan.updated_metadata))
         return int(others)
 
 

@@ -107,6 +107,22 @@ def as_is(expression: str, kind: Kind) -> str:  # noqa: ARG001
 
 
 @dataclass(frozen=True, kw_only=True)
+class Update:
+    """New values for some rows ``t`` of a table.
+
+    :param table: the table.
+    :param assignments: columns and their values as SQL.
+    :param condition: which rows.
+    :param source: a table ``s`` that values and condition may use, as SQL; it has one row for each row of the table.
+    """
+
+    table: TableName
+    assignments: Sequence[tuple[str, str]]
+    condition: str
+    source: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dialect:
     """The SQL of one database.
 
@@ -178,10 +194,11 @@ class Dialect:
         """Return an expression whose value can be fetched as a text."""
         return f"CAST({expression} AS {self.text_type})" if self.strict_types else expression
 
-    def update(self, table: str, stage: str, assignments: Sequence[tuple[str, str]], condition: str) -> str:
+    def update(self, table: str, stage: str | None, assignments: Sequence[tuple[str, str]], condition: str) -> str:
         """Write an UPDATE … FROM, with the table's columns named by ``t`` and the staged ones by ``s``."""
         settings = ", ".join(f"{column} = {value}" for column, value in assignments)
-        return f"{self.update_verb} {table} AS t SET {settings} FROM {stage} AS s WHERE {condition}"
+        source = "" if stage is None else f" FROM {stage} AS s"
+        return f"{self.update_verb} {table} AS t SET {settings}{source} WHERE {condition}"
 
 
 def texts(values: list[Any], *, kind: Kind) -> list[str]:
@@ -410,6 +427,14 @@ class Session(ABC):
         """
         update = statements.update(keys)
         return 0 if update is None else self.execute(update, *values)
+
+    def update_rows(self, update: Update, *values: object) -> int:
+        """Change rows of the table; return how many.
+
+        :param values: those that the assignments, the source and the condition bind, in this order.
+        """
+        statement = self.dialect.update(self.dialect.qualified(update.table), update.source, update.assignments, update.condition)
+        return self.execute(statement, *values)
 
     def invalid_json(self, *, staged: str, column: str) -> int:  # noqa: ARG002
         """Count the staged values of a JSON column that the database's JSON type refuses."""

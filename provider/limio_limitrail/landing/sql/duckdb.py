@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+    from limio_limitrail.landing.sql.dialect import Update
     from limio_limitrail.landing.sql.duckdb_staging import DuckStagingTables
     from limio_limitrail.landing.sql.duckdb_stream import TableStream
     from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
@@ -187,6 +188,7 @@ class DuckSession(DirectLoadSession):
 
     def begin(self, *, lock_wait: float | None, idle_limit: float | None, read_only: bool) -> None:  # noqa: ARG002
         self._catalog.forget()
+        self.settings.changes = 0
         self.execute("BEGIN TRANSACTION")
 
     def commit(self) -> None:
@@ -323,6 +325,28 @@ class DuckSession(DirectLoadSession):
         from limio_limitrail.landing.sql.duckdb_slices import replace_pairs
 
         return replace_pairs(self, statements, pair_slice=pair_slice, keys=keys, values=values)
+
+    def update_rows(self, update: Update, *values: object) -> int:
+        from limio_limitrail.landing.sql.duckdb_updates import update_rows
+
+        return update_rows(self, update, values)
+
+    def update_in_place(self, update: Update, *values: object) -> int:
+        """Change rows by an UPDATE, with as much memory as loads have; return how many."""
+        return super().update_rows(update, *values)
+
+    def may_replace_rows(self, table: TableName, *, memory: int, most: int) -> bool:
+        """Return whether an UPDATE of rows would take too much memory, and copies can replace them.
+
+        :param memory: the bytes that it would take.
+        :param most: the bytes that all of the transaction's may take.
+        """
+        return self.settings.changes + memory > most and self._catalog.takes_copies(table)
+
+    @property
+    def staged_size(self) -> int:
+        """The bytes of the largest staging table."""
+        return max((size for _, size in self._staged.values()), default=0)
 
     def invalid_json(self, *, staged: str, column: str) -> int:
         """Count the values that DuckDB's JSON type refuses, such as half of a surrogate pair."""

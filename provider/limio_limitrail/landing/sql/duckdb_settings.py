@@ -45,17 +45,21 @@ _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 <
 
 
 class DuckSettings:
-    """Settings of a session, where its connection leaves them free. Beyond its memory DuckDB uses its disk."""
+    """Settings of a session, where its connection leaves them free. Beyond its memory DuckDB uses its disk.
+
+    :ivar changes: bytes that the transaction's updates keep in memory, beside what its statements may use.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._memory = MEMORY
         self._least_memory = 0
+        self.changes = 0
 
     def restore(self) -> None:
         """Give DuckDB the memory and threads of a load."""
         self.restore_order()
-        self._limit(self._memory)
+        self._set_memory(self._memory)
 
     def restore_order(self) -> None:
         """Give DuckDB the threads of a load, and keep the order of rows, with the memory that it has now."""
@@ -97,6 +101,14 @@ class DuckSettings:
         if (needed := _memory_for(rows=rows, size=size)) > self._memory:
             self._set_memory(needed)
 
+    def allow_changes(self, size: int) -> None:
+        """Let DuckDB keep more changed rows in memory until the transaction ends.
+
+        :param size: their bytes.
+        """
+        self.changes += size
+        self._set_memory(self._memory)
+
     def take_more(self) -> None:
         """Never use less than `MOST_MEMORY` from here on."""
         self._least_memory = MOST_MEMORY
@@ -111,7 +123,7 @@ class DuckSettings:
 
     def _set_memory(self, megabytes: int) -> None:
         self._memory = max(megabytes, self._least_memory)
-        self._limit(self._memory)
+        self._limit(min(self._memory + (self.changes >> 20), MOST_MEMORY))
 
     def _limit(self, megabytes: int) -> None:
         # With more than there is, the system would end the process, and no message would say why.

@@ -233,16 +233,18 @@ class HistoryLoad:
             if change in (Change.INSERT, Change.EXTEND):
                 cut, resumed = cut + cuts, resumed + resumes
         if judged:
-            session.execute(sql.renew(), *run)
-        for wanted, statement, values in (
-            (resumed, sql.resume, ()),
+            session.update_rows(sql.renew(), *run)
+        if resumed:
+            self._expect(session.execute(sql.resume()), wanted=resumed)
+        for wanted, update, values in (
             (cut, sql.cut, ()),
             (counts[Change.EXTEND], sql.extend, run),
             (counts[Change.REPLACE], sql.replace, run),
-            (counts[Change.INSERT], sql.insert_versions, run),
         ):
             if wanted:
-                self._expect(session.execute(statement(), *values), wanted=wanted)
+                self._expect(session.update_rows(update(), *values), wanted=wanted)
+        if wanted := counts[Change.INSERT]:
+            self._expect(session.execute(sql.insert_versions(), *run), wanted=wanted)
         return counts
 
     def _expect(self, found: int, *, wanted: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.shrinking import shrunk
-from limio_limitrail.landing.sql.dialect import VALUE, all_of
+from limio_limitrail.landing.sql.dialect import VALUE, Update, all_of
 from limio_limitrail.landing.sql.history_statements import STARTS, TIME, VALID_FROM, VALID_TO, Change, HistoryStatements
 from limio_limitrail.landing.sql.metadata import RUN_ID
 from limio_limitrail.landing.sql.missing_rows import example_keys
@@ -88,9 +88,9 @@ class Closings:
             self._guard(missing, staged=staged)
         self.touched.note(f"{table} AS t JOIN {self._missing} AS s ON {self._is_of('s')} AND t.{self._from} = s.starts")
         self._resume(at)
-        closed = session.execute(
-            session.dialect.update(table, self._missing, [(self._to, at)], f"{self._is_of('s')} AND t.{self._from} = s.starts")
-        )
+        condition = f"{self._is_of('s')} AND t.{self._from} = s.starts"
+        update = Update(table=self.statements.plan.table, assignments=[(self._to, at)], condition=condition, source=self._missing)
+        closed = session.update_rows(update)
         self._expect(closed, wanted=missing)
         return missing
 
@@ -133,7 +133,9 @@ class Closings:
         session.execute(f"DELETE FROM {table} AS t WHERE EXISTS ({copies})")
         ends = "CASE WHEN s.same = 1 THEN s.follows_end ELSE s.follows END"
         condition = f"{self._is_of('s')} AND t.{self._from} = s.starts"
-        session.execute(session.dialect.update(table, self._undone, [(self._to, ends)], condition))
+        session.update_rows(
+            Update(table=sql.plan.table, assignments=[(self._to, ends)], condition=condition, source=self._undone)
+        )
 
     def reopen(self) -> int:
         """Open new versions of the records that the run saw and that have none at its time; return how many there are."""
@@ -164,7 +166,7 @@ class Closings:
             f"LEFT JOIN {sql.versions} AS n ON n.{SEQUENCE} = f.{SEQUENCE} AND n.starts = f.follows",
             at, at,
         )  # fmt: skip
-        written = session.execute(sql.extend_to(VALUE), at, at, self.target.run_id)
+        written = session.update_rows(sql.extend_to(VALUE), at, at, self.target.run_id)
         names = [*(column.name for column in sql.plan.columns), *(column.name for column in sql.plan.missing_columns)]
         values = [f"t.{session.dialect.quote(name)}" for name in names]
         written += session.execute(

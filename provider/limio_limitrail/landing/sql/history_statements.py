@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, all_of
+from limio_limitrail.landing.sql.dialect import VALUE, Update, all_of
 from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.observations_sql import ObservationTables
 from limio_limitrail.landing.sql.plan import ColumnPlan
@@ -196,25 +196,25 @@ class HistoryStatements(LoadStatements):
             f"WHERE s.resumes IS NOT NULL"
         )
 
-    def cut(self) -> str:
+    def cut(self) -> Update:
         """End the versions into whose time others come."""
         to = self.dialect.quote(VALID_TO)
         return self._update(Change.INSERT, Change.EXTEND, assignments=[(to, f"s.{STARTS}")], starts="s.cut")
 
-    def extend(self) -> str:
+    def extend(self) -> Update:
         """Let the next versions start earlier. Binds the start of the run, and the run."""
         return self.extend_to(f"s.{STARTS}")
 
-    def extend_to(self, start: str) -> str:
+    def extend_to(self, start: str) -> Update:
         """Let the next versions start at a time. Binds what it binds, the start of the run, and the run."""
         assignments = [(self.dialect.quote(VALID_FROM), start), *self._run_assignments()]
         return self._update(Change.EXTEND, assignments=assignments, starts="s.follows")
 
-    def replace(self) -> str:
+    def replace(self) -> Update:
         """Give the versions of the same time other values. Binds the start of the run, and the run."""
         return self._update(Change.REPLACE, assignments=self._value_assignments(), starts=f"s.{STARTS}")
 
-    def renew(self) -> str:
+    def renew(self) -> Update:
         """Give the copies of the version before a new one its values. Binds the start of the run, and the run."""
         between = (
             f"SELECT 1 FROM {self.versions} AS o WHERE o.{SEQUENCE} = v.{SEQUENCE} AND o.copied = 0 AND o.starts > p.{STARTS} "
@@ -226,7 +226,7 @@ class HistoryStatements(LoadStatements):
             f"AND v.starts > p.{STARTS} AND NOT EXISTS ({between}))"
         )
         condition = all_of([self.same_record(), f"{self._from} = s.renewed"])
-        return self.dialect.update(self.table, copies, self._value_assignments(), condition)
+        return Update(table=self.plan.table, assignments=self._value_assignments(), condition=condition, source=copies)
 
     def _value_assignments(self) -> list[tuple[str, str]]:
         columns = [column for column in self.plan.columns if column not in self.keys]
@@ -275,6 +275,6 @@ class HistoryStatements(LoadStatements):
     def _run_assignments(self) -> list[tuple[str, str]]:
         return [(self.dialect.quote(name), VALUE) for name in (EXTRACTED_AT, RUN_ID)]
 
-    def _update(self, *changes: Change, assignments: list[tuple[str, str]], starts: str) -> str:
+    def _update(self, *changes: Change, assignments: list[tuple[str, str]], starts: str) -> Update:
         condition = all_of([self.same_record(), f"{self._from} = {starts}"])
-        return self.dialect.update(self.table, self.placed(*changes), assignments, condition)
+        return Update(table=self.plan.table, assignments=assignments, condition=condition, source=self.placed(*changes))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.shrinking import EXAMPLES, shrunk
-from limio_limitrail.landing.sql.dialect import VALUE, all_of
+from limio_limitrail.landing.sql.dialect import VALUE, Update, all_of
 from limio_limitrail.landing.sql.metadata import DELETED_AT, RUN_ID, SOURCES
 from limio_limitrail.landing.sql.model import LandingError, OnMissing, Target
 from limio_limitrail.landing.sql.scopes import NO_SOURCE, UNKNOWN_SOURCE, Membership
@@ -134,8 +134,11 @@ class MissingRows:
         if self._membership.marks:
             assignments.append((quote(DELETED_AT), "NULL"))
         conditions = [self._sql.same_key(keys), self._is_to_be_added(), condition]
-        update = self._session.dialect.update(self._sql.table, self._sql.staged, assignments, all_of(conditions))
-        return self._session.execute(update, *values)
+        return self._update(assignments, all_of(conditions), *values, source=self._sql.staged)
+
+    def _update(self, assignments: Sequence[tuple[str, str]], condition: str, *values: object, source: str | None = None) -> int:
+        update = Update(table=self._sql.plan.table, assignments=assignments, condition=condition, source=source)
+        return self._session.update_rows(update, *values)
 
     def _is_to_be_added(self) -> str:
         outside = self._membership.is_not_member(self._sources)
@@ -156,12 +159,12 @@ class MissingRows:
         sources = session.dialect.quote(SOURCES)
         if keys:
             condition = all_of([sql.same_key(keys), null, member.is_of_task(run_id)])
-            session.execute(session.dialect.update(sql.table, sql.staged, [(sources, f"'{NO_SOURCE}'")], condition))
+            self._update([(sources, f"'{NO_SOURCE}'")], condition, source=sql.staged)
         unknown = f"'{UNKNOWN_SOURCE}'"
         owner = unknown
         if member.scope.is_only_list:
             owner = f"CASE WHEN {member.is_of_unmapped_task(run_id)} THEN '{member.source}' ELSE {unknown} END"
-        session.execute(f"{session.dialect.update_verb} {sql.table} AS t SET {sources} = {owner} WHERE {null}")
+        self._update([(sources, owner)], null)
         [(kept,)] = session.query(f"SELECT count(*) FROM {sql.table} AS t WHERE {self._sources} = {unknown}")
         if kept:
             log.info(
@@ -224,7 +227,7 @@ class MissingRows:
         missing, deleted = self._is_missing(keys), 0
         self._touched.note(f"{sql.table} AS t WHERE {all_of([missing, member.is_only_member(self._sources)])}")
         sources = session.dialect.quote(SOURCES)
-        assignments = f"{sources} = {member.without_member(self._sources)}"
+        assignments = [(sources, member.without_member(self._sources))]
         if self._target.on_missing is OnMissing.DELETE:
             condition = all_of([missing, member.is_only_member(self._sources)])
             self._before_delete(condition)
@@ -232,15 +235,11 @@ class MissingRows:
             self._expect(found=deleted, wanted=counts.gone)
             left = counts.missing - deleted
             if left:
-                changed = session.execute(f"{session.dialect.update_verb} {sql.table} AS t SET {assignments} WHERE {missing}")
-                self._expect(found=changed, wanted=left)
+                self._expect(found=self._update(assignments, missing), wanted=left)
             return deleted, 0
         marked_at = f"CASE WHEN {member.is_only_member(self._sources)} THEN {VALUE} ELSE {self._deleted_at} END"
-        assignments += f", {session.dialect.quote(DELETED_AT)} = {marked_at}"
-        changed = session.execute(
-            f"{session.dialect.update_verb} {sql.table} AS t SET {assignments} WHERE {missing}", member.began
-        )
-        self._expect(found=changed, wanted=counts.missing)
+        assignments.append((session.dialect.quote(DELETED_AT), marked_at))
+        self._expect(found=self._update(assignments, missing, member.began), wanted=counts.missing)
         return 0, counts.gone
 
     def _drop_not_found(self, keys: Sequence[ColumnPlan]) -> int:

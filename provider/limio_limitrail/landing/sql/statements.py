@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, all_of, any_of
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, Update, all_of, any_of
 from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
@@ -321,13 +321,14 @@ class LoadStatements:
         some = f"s.{SEQUENCE} >= {start} AND s.{SEQUENCE} < {end}"
         return f"SELECT s.{SEQUENCE}, {extracted}, {self._is_seen_later} FROM {self._pairs(keys)} WHERE {some}"
 
-    def touch(self, keys: Sequence[ColumnPlan], *, changed: str) -> str:
+    def touch(self, keys: Sequence[ColumnPlan], *, changed: str) -> Update:
         """Update the metadata columns of the table's rows for some staged ones. Binds the values that updates write.
 
         :param changed: a table with the numbers of these.
         """
         assignments = [(self.dialect.quote(column.name), VALUE) for column in self.plan.updated_metadata]
-        return self.dialect.update(self.table, self.staged, assignments, self._among(keys, changed=changed))
+        among = self._among(keys, changed=changed)
+        return Update(table=self.plan.table, assignments=assignments, condition=among, source=self.staged)
 
     def count_untouched(self, keys: Sequence[ColumnPlan], *, changed: str) -> str:
         """Count the rows that `touch` updates and that are not of this run. Binds the run."""
