@@ -129,7 +129,7 @@ def test_other_columns_keep_their_values(duck, monkeypatch, table):
 def test_many_updated_rows_need_little_memory(duck, monkeypatch):
     monkeypatch.setattr(duckdb_updates, "MOST_UPDATED", 1 << 20)
     monkeypatch.setattr(duckdb_updates, "SLICE_SIZE", 4 << 20)
-    duck.execute("CREATE TABLE subs AS SELECT i AS id, repeat(md5(i::VARCHAR), 4) AS v, '' AS w FROM range(200000) r(i)")
+    duck.execute("CREATE TABLE subs AS SELECT i AS id, repeat(md5(i::VARCHAR), 4) AS v, v || '.' AS w FROM range(200000) r(i)")
 
     def write(*, in_place):
         with open_session(duck.hook(), step="while testing") as session:

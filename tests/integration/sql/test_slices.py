@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import duckdb_settings, duckdb_slices
+from limio_limitrail.landing.sql import duckdb, duckdb_settings, duckdb_slices
+from tests.support.databases import NOON
 
 INT, T = Kind.INTEGER, Kind.TEXT
 
@@ -95,3 +97,30 @@ def test_many_changed_rows_need_little_memory(duck, monkeypatch):
 
     duck.land("merge", texts(range(30_000)))
     assert duck.land("merge", texts(range(30_000)), run="2").updated == 30_000
+
+
+@pytest.mark.parametrize("mode", ["append", "replace", "history"])
+def test_rows_are_inserted_in_order_slice_by_slice(duck, many_rows, monkeypatch, mode):
+    """The copies that a sort makes of large rows would not fit into memory."""
+    inserted = []
+    original = duckdb.DuckSession.execute
+
+    def execute(session, sql, *values):
+        rows = original(session, sql, *values)
+        if sql.startswith('INSERT INTO "subs" ('):
+            inserted.append(rows)
+        return rows
+
+    monkeypatch.setattr(duckdb.DuckSession, "execute", execute)
+    ids = list(range(60))[::-1]
+    duck.land(mode, columns([0], value=str, time=1), run="r/1", time="t")
+    inserted.clear()
+    result = duck.land(mode, columns([*ids, 7], value=str, time=2), run="r/2", time="t", at=NOON + timedelta(hours=1))
+    assert (result.rows, result.inserted, result.duplicates) == (61, 60, 1)
+    assert duck.query("SELECT id, v, t FROM subs WHERE _run_id = 'r/2'") == [(one, str(one), 2) for one in sorted(ids, key=place)]
+    assert len(inserted) > 3
+
+
+def place(one):
+    """The row that comes last of its key stays."""
+    return 60 if one == 7 else 59 - one

@@ -420,6 +420,10 @@ class Session(ABC):
         """Return statements for some of the pairs of a staged row and a row of the table at a time, if all would be too many."""
         return [statements]
 
+    def staged_slices(self, stage: str) -> Sequence[range | None]:  # noqa: ARG002
+        """Return the numbers of some staged rows at a time, if all would be too many to put in order; ``None`` for all."""
+        return [None]
+
     def update(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan], values: Sequence[object]) -> int:
         """Update the rows of the table that differ from the staged ones of their key; return how many.
 

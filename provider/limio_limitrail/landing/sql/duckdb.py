@@ -318,6 +318,15 @@ class DuckSession(DirectLoadSession):
             return [statements]
         return pair_slices(self, statements, keys=keys, rows=rows, size=size)
 
+    def staged_slices(self, stage: str) -> Sequence[range | None]:
+        from limio_limitrail.landing.sql.duckdb_slices import SLICE_SIZE
+
+        rows, size = self._staged[stage]
+        if size <= SLICE_SIZE:
+            return [None]
+        step = -(-rows // -(-size // SLICE_SIZE))
+        return [range(start, start + step) for start in range(0, rows, step)]
+
     def update(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan], values: Sequence[object]) -> int:
         pair_slice = statements.pair_slice
         if pair_slice is None or not statements.assignments(keys) or not self._replaces_rows:

@@ -20,6 +20,7 @@ from limio_limitrail.landing.sql.statements import ROW, LoadStatements, PairSlic
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.dialect import Session
+    from limio_limitrail.landing.sql.duckdb import DuckSession
     from limio_limitrail.landing.sql.plan import ColumnPlan
 
 SLICE_SIZE = 48 * 1024 * 1024
@@ -27,6 +28,9 @@ SLICE_SIZE = 48 * 1024 * 1024
 
 UPDATE_SIZE = 24 * 1024 * 1024
 """Bytes of staged rows that are merged without pairs and slices. An UPDATE takes two or three times as much memory."""
+
+DELETED_ROW = 20
+"""Bytes that DuckDB keeps in memory for a deleted row until the transaction ends."""
 
 MOST_SCANS = 16
 """How often the table may be read from end to end, which each slice does if the table's rows are in another order."""
@@ -52,7 +56,7 @@ def pair_slices(
 
 
 def replace_pairs(
-    session: Session, part: LoadStatements, *, pair_slice: PairSlice, keys: Sequence[ColumnPlan], values: Sequence[object]
+    session: DuckSession, part: LoadStatements, *, pair_slice: PairSlice, keys: Sequence[ColumnPlan], values: Sequence[object]
 ) -> int:
     """Insert the differing rows of a slice as they are now, and delete what they replace; return how many these were.
 
@@ -71,6 +75,7 @@ def replace_pairs(
     inserted = session.execute(of_changed.replaced(keys, columns=others), *values)
     deleted = session.execute(f"DELETE FROM {part.table} AS t USING {changed} AS p WHERE t.rowid = p.{ROW}")
     session.execute(f"DROP TABLE {changed}")
+    session.settings.allow_changes(deleted * DELETED_ROW)
     if inserted != deleted:
         raise LandingError(f"{part.plan.table}: {inserted} rows were to replace {deleted}; nothing was written")
     return deleted

@@ -11,7 +11,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.sql.dialect import quoted
-from limio_limitrail.landing.sql.duckdb_slices import SLICE_SIZE
+from limio_limitrail.landing.sql.duckdb_slices import DELETED_ROW, SLICE_SIZE
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import ascii_lower
 from limio_limitrail.landing.sql.statements import ROW
@@ -97,6 +97,7 @@ def _replace(session: DuckSession, update: Update, *, changed: str, others: Sequ
         f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(new)} FROM {table} AS t JOIN {some} ON t.rowid = s.{ROW}"
     )
     deleted = session.execute(f"DELETE FROM {table} AS t USING {some} WHERE t.rowid = s.{ROW}")
+    session.settings.allow_changes(deleted * DELETED_ROW)
     if inserted != deleted:
         raise LandingError(f"{update.table}: {inserted} rows were to replace {deleted}; nothing was written")
     return deleted

@@ -244,7 +244,8 @@ class HistoryLoad:
             if wanted:
                 self._expect(session.update_rows(update(), *values), wanted=wanted)
         if wanted := counts[Change.INSERT]:
-            self._expect(session.execute(sql.insert_versions(), *run), wanted=wanted)
+            slices = session.staged_slices(sql.stage)
+            self._expect(sum(session.execute(sql.insert_versions(numbers), *run) for numbers in slices), wanted=wanted)
         return counts
 
     def _expect(self, found: int, *, wanted: int) -> None:

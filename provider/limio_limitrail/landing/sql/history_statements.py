@@ -13,7 +13,7 @@ from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.observations_sql import ObservationTables
 from limio_limitrail.landing.sql.plan import ColumnPlan
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE
-from limio_limitrail.landing.sql.statements import LoadStatements
+from limio_limitrail.landing.sql.statements import LoadStatements, in_order
 
 VALID_FROM = "_valid_from"
 """The column with the time from which on a version was valid."""
@@ -234,11 +234,14 @@ class HistoryStatements(LoadStatements):
         assignments += [(self.dialect.quote(column.name), "NULL") for column in self.plan.missing_columns]
         return [*assignments, *self._run_assignments()]
 
-    def insert_versions(self) -> str:
-        """Insert the versions that are new. Binds the start of the run, and the run."""
+    def insert_versions(self, numbers: range | None = None) -> str:
+        """Insert the versions that are new. Binds the start of the run, and the run.
+
+        :param numbers: the numbers of their staged rows; ``None`` for all.
+        """
         values = [*map(self._value, self.plan.columns), f"s.{STARTS}", "s.ends", VALUE, VALUE]
         into = self.into([column.name for column in self.plan.columns])
-        return f"{into} SELECT {', '.join(values)} FROM {self.placed(Change.INSERT)} AS s ORDER BY s.{SEQUENCE}"
+        return f"{into} SELECT {', '.join(values)} FROM {self.placed(Change.INSERT)} AS s {in_order(numbers)}"
 
     @property
     def _from(self) -> str:

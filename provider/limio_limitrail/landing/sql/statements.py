@@ -46,6 +46,15 @@ ROW = "row_of_table"
 """The column of a table of pairs with the identifier of the table's row, by which the database finds it."""
 
 
+def in_order(numbers: range | None) -> str:
+    """Return the end of a query of staged rows ``s`` in the order in which they came.
+
+    :param numbers: the numbers of these rows; ``None`` for all.
+    """
+    some = "" if numbers is None else f"WHERE s.{SEQUENCE} >= {numbers.start} AND s.{SEQUENCE} < {numbers.stop} "
+    return f"{some}ORDER BY s.{SEQUENCE}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadStatements:
     """Builds the statements of one load.
@@ -241,9 +250,12 @@ class LoadStatements:
         into = f"{self.dialect.insert_verb} INTO {self.table} ({', '.join(names)})"
         return f"{into} SELECT {', '.join(values)} FROM {self.staged} AS s"
 
-    def insert_in_order(self) -> str:
-        """Insert all staged rows in the order in which they came."""
-        return f"{self.insert()} ORDER BY s.{SEQUENCE}"
+    def insert_in_order(self, numbers: range | None = None) -> str:
+        """Insert the staged rows in the order in which they came.
+
+        :param numbers: the numbers of these rows; ``None`` for all.
+        """
+        return f"{self.insert()} {in_order(numbers)}"
 
     def insert_missing(self, keys: Sequence[ColumnPlan]) -> str:
         """Insert the staged rows whose key the table does not have, in the order in which they came."""

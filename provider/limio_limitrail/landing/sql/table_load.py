@@ -417,7 +417,9 @@ class TableLoad:
                 [(left,)] = self._session.query(self._sql.has_rows())
         if left:
             raise LandingError(f"{self._table}: deleted rows are still there, and would be duplicated. {ROWS_SKIPPED}")
-        inserted = self._session.execute(self._sql.insert_in_order(), *values_of(self._plan.metadata))
+        metadata = values_of(self._plan.metadata)
+        slices = self._session.staged_slices(self._sql.stage)
+        inserted = sum(self._session.execute(self._sql.insert_in_order(numbers), *metadata) for numbers in slices)
         self._expect(found=inserted, wanted=staged)
         return LoadResult(inserted=inserted, deleted=deleted)
 
