@@ -8,9 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from tests.support.duckdb_files import open_duckdb
 
 
 def local(folder: str | Path) -> Path:
@@ -49,12 +50,12 @@ def _arrow(found: Any) -> Any:
 
 
 def duck(path: str | Path, sql: str) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(path), read_only=True) as connection:
+    with open_duckdb(path, read_only=True) as connection:
         table = _arrow(connection.sql(sql))
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def duck_rows(path: str | Path, table: str) -> list[dict[str, Any]]:
-    with duckdb.connect(str(path), read_only=True) as connection:
+    with open_duckdb(path, read_only=True) as connection:
         found: list[dict[str, Any]] = _arrow(connection.sql(f"SELECT * FROM {table}")).to_pylist()
     return found

@@ -14,12 +14,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.emulator import EmulatorServer
 from tests.support.airflow_home import AirflowHome, Outcome
+from tests.support.duckdb_files import open_duckdb
 
 COMMIT = "/v1/usage/commit"
 PAGED_USAGE = Resource(
@@ -96,7 +95,7 @@ class Database:
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Give rows as mappings."""
         with self._open() as connection:
-            cursor = connection.cursor()
+            cursor = self._cursor(connection)
             cursor.execute(sql)
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
@@ -104,7 +103,7 @@ class Database:
     def execute(self, *statements: str) -> None:
         with self._open() as connection:
             for statement in statements:
-                connection.cursor().execute(statement)
+                self._cursor(connection).execute(statement)
             if self.conn_id != "duck":
                 connection.commit()
 
@@ -114,8 +113,12 @@ class Database:
 
             return psycopg.connect(host=self.connection["host"], user="postgres", dbname=self.connection["schema"])
         if self.conn_id == "duck":
-            return duckdb.connect(self.connection["host"])
+            return open_duckdb(self.connection["host"])
         return sqlite3.connect(self.connection["host"])
+
+    def _cursor(self, connection: Any) -> Any:
+        # Another cursor of DuckDB's would be in another database.
+        return connection if self.conn_id == "duck" else connection.cursor()
 
     def fill(self, rows: Sequence[UsageRow]) -> None:
         """Make the table ``usage`` anew."""
