@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,13 +59,15 @@ class Server:
         self.token = TOKEN
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        # A thread serves one connection after another: there are thousands.
+        self._threads = ThreadPoolExecutor(max_workers=1000)
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
-                threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+                self._threads.submit(self._talk, connection)
 
     def _talk(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
@@ -88,6 +91,7 @@ class Server:
 
     def stop(self) -> None:
         stop_listening(self._listener)
+        self._threads.shutdown(wait=False)
 
 
 @pytest.fixture(scope="module")
