@@ -55,7 +55,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "covering: of the product of its parameters, only a few cases that have each value of each parameter are run"
     )
     config.addinivalue_line("markers", "every_driver: asks the second drivers of each database, too, in make test-all")
-    config.addinivalue_line("markers", "other_processes: DuckDB's file is not kept open, because other processes open it")
+    config.addinivalue_line(
+        "markers",
+        "other_processes: DuckDB's file is not kept open, because other processes open it, or the test with settings of its own",
+    )
     for name in MISSING:
         config.addinivalue_line("markers", f"{name}: skipped where Airflow is too old for it, or lacks it")
 

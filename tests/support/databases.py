@@ -11,6 +11,7 @@ import tempfile
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
@@ -413,7 +414,9 @@ def open_database(
             # Merges in slices of a few rows each, as those of many rows are.
             monkeypatch.setattr(duckdb_slices, "SLICE_SIZE", 100)
             monkeypatch.setattr(duckdb_slices, "UPDATE_SIZE", 0)
-        yield make_database(name, folder=tmp_path)
+        database = make_database(name, folder=tmp_path)
+        with kept_open(database) if request.node.get_closest_marker("other_processes") is None else nullcontext():
+            yield database
         return
     monkeypatch.setattr(postgres_module, "USE_PSYCOPG3", name != "psycopg2")
     with fresh_postgres(request.getfixturevalue("postgres_server")) as details:

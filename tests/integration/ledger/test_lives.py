@@ -56,6 +56,7 @@ def side_file(database) -> Path:
 # -- proof -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.other_processes
 @pytest.mark.parametrize("ahead", [0.0, HOUR, -HOUR], ids=["right", "an hour ahead", "an hour behind"])
 @pytest.mark.parametrize("name", ["duckdb", "sqlite"])
 @pytest.mark.parametrize("policy", [PARK, RESEND], ids=["park", "resend"])
@@ -105,6 +106,7 @@ def test_a_worker_that_has_ended_in_this_process_is_not_waited_for(opened, ledge
         assert only(second.claim([ROW], policy=PARK)).entry.state is State.PARKED
 
 
+@pytest.mark.other_processes
 def test_a_worker_that_has_lost_its_duckdb_file_for_a_moment_still_lives(opened, ledger_beside):
     """After a failure it opens the file again; another process may have it meanwhile."""
     db = opened("duckdb")

@@ -351,6 +351,7 @@ def test_an_end_between_two_transactions(db, ledger_in, settlements_in, no_pause
     assert (result.count, result.already, result.stale) == (2, 2, 0)
 
 
+@pytest.mark.other_processes
 @pytest.mark.parametrize("when", ["before the commit", "after the commit"])
 def test_a_process_that_is_killed(db, settlements_in, when):
     # No connection of this process is open.

@@ -249,6 +249,7 @@ def test_a_sqlite_file_that_a_thread_of_this_process_writes_to(lite, ledger_in, 
     assert ledger.claim([NEW], policy=PARK)[0].granted
 
 
+@pytest.mark.other_processes
 def test_a_duckdb_file_that_a_stopped_process_has(opened, ledger_in, caplog, monkeypatch):
     monkeypatch.setattr("limio_limitrail.landing.sql.duckdb_connect.LOG_EVERY", 0.0)
     db = opened("duckdb")

@@ -15,7 +15,6 @@ from tests.support.databases import (
     WHILE_PULLING,
     Database,
     ask_databases,
-    kept_open,
     make_database,
     make_part,
     open_database,
@@ -31,12 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def db(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Every database in turn; DuckDB once with parts that it reads itself, where the driver matters."""
-    opener = contextlib.contextmanager(open_database)
-    with contextlib.ExitStack() as stack:
-        database = stack.enter_context(opener(request.param, request=request, tmp_path=tmp_path, monkeypatch=monkeypatch))
-        if request.node.get_closest_marker("other_processes") is None:
-            stack.enter_context(kept_open(database))
-        yield database
+    yield from open_database(request.param, request=request, tmp_path=tmp_path, monkeypatch=monkeypatch)
 
 
 @pytest.fixture
@@ -52,9 +46,9 @@ def typed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def duck(tmp_path: Path) -> Database:
+def duck(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """A DuckDB file."""
-    return make_database("duckdb", folder=tmp_path)
+    yield from open_database("duckdb", request=request, tmp_path=tmp_path, monkeypatch=monkeypatch)
 
 
 @pytest.fixture

@@ -379,6 +379,7 @@ def test_a_postgres_key_that_disregards_case_is_refused(postgres):
     assert postgres.land("append", {"id": (T, ["a", "A"])}, key=()).inserted == 2
 
 
+@pytest.mark.other_processes
 def test_a_duckdb_whose_settings_disregard_case_and_live_elsewhere(duck):
     hook = duck.hook(settings={"default_collation": "nocase", "TimeZone": "America/New_York"})
     duck.land("merge", {"id": (T, ["a", "A", "A"]), "v": (S, [NEW_YEAR, NEW_YEAR, None])}, time="v", hook=hook)

@@ -89,6 +89,7 @@ def test_texts_that_no_json_column_takes(opened, told):
     assert duck.types()["j"] == "varchar"
 
 
+@pytest.mark.other_processes
 def test_a_database_that_may_read_no_files(opened, told):
     duck = opened("duckdb files")
     hook = duck.hook(settings={"enable_external_access": "false"})
@@ -100,6 +101,7 @@ def test_a_database_that_may_read_no_files(opened, told):
 LIMITED = {"memory_limit": "953.6 MiB", "threads": "3", "order": "true"}
 
 
+@pytest.mark.other_processes
 @pytest.mark.parametrize(
     ("extra", "pouring", "afterwards"),
     [

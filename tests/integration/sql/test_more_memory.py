@@ -24,6 +24,8 @@ ROWS = 20_000
 HOUR = timedelta(hours=1)
 AGAIN = "the load is run again with more memory"
 
+pytestmark = pytest.mark.other_processes
+
 
 @pytest.fixture(params=["duckdb", HELD])
 def duck(opened, request):

@@ -269,6 +269,7 @@ def test_a_sqlite_file_that_is_held(lite, monkeypatch):
     writer.close()
 
 
+@pytest.mark.other_processes
 def test_a_duckdb_that_has_no_room(duck):
     """DuckDB goes on from disk where its memory ends, up to a limit."""
     hook = duck.hook(settings={"memory_limit": "10MB", "threads": 1, "max_temp_directory_size": "0KB"})
