@@ -60,7 +60,8 @@ class CheckpointStore:
         """Save a JSON value."""
         if self._accessor is not None:
             self._accessor.set(STORE_KEY, {**value, _TRY: self._try_number})
-            self._has_saved = True
+            # A store that keeps nothing does not show that somebody deletes.
+            self._has_saved = self._has_saved or self._accessor.get(STORE_KEY) is not None
 
     def clear(self) -> None:
         """Delete what was saved."""

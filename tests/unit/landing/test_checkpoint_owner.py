@@ -82,6 +82,14 @@ def test_without_a_state_store_nothing_is_known():
     store.check_owner()
 
 
+def test_a_store_that_keeps_nothing_ends_nobody():
+    state = TaskState()
+    state.set = lambda key, value: None
+    store = CheckpointStore(state, try_number=1)
+    store.save({"parts": []})
+    store.check_owner()
+
+
 def test_what_an_earlier_version_has_saved_is_nobodys():
     state = TaskState()
     state.set("limio_limitrail.pull", {"parts": []})
