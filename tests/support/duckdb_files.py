@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import threading
@@ -18,6 +19,8 @@ _attaching = threading.Lock()
 
 @functools.cache
 def _instance() -> Any:
+    # Nothing of DuckDB's is to be left when Python ends: it would complain of that.
+    atexit.register(_instance.cache_clear)
     return duckdb.connect(config={"threads": 1})
 
 
