@@ -36,7 +36,7 @@ class Walk:
 
 def pull(folder, form, *pages: bytes):
     kept: list = [None]
-    store = SimpleNamespace(load=lambda: kept[-1], save=kept.append, clear=lambda: kept.append(None))
+    store = SimpleNamespace(load=lambda: kept[-1], save=kept.append, clear=lambda: kept.append(None), check_owner=lambda: None)
     Pull(
         resource="things",
         run_id="run",
