@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import LandingError, LoadResult, dialect, duckdb, generic, postgres
+from limio_limitrail.landing.sql import LandingError, LoadResult, double_texts, duckdb, generic, postgres
 
 pytestmark = pytest.mark.every_driver
 
@@ -111,7 +111,7 @@ def test_a_narrow_column_is_widened(db, held, values, comes, become):
 
 
 def test_many_numbers_become_texts_a_few_at_a_time(db, monkeypatch):
-    monkeypatch.setattr(dialect, "REWRITTEN_AT_ONCE", 2)
+    monkeypatch.setattr(double_texts, "REWRITTEN_AT_ONCE", 2)
     fetched = []
     for session in (duckdb.DuckSession, postgres.PostgresSession, generic.GenericSession):
         monkeypatch.setattr(session, "query", counted(session.query, fetched))

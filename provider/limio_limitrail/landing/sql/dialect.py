@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from limio_limitrail.landing.column_types import Kind, arrow_type, cast
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, during, guarded, moved_file
 from limio_limitrail.landing.sql.open_file import has_open
 
@@ -40,12 +40,6 @@ VALUE = "\0"
 
 ISO_INSTANT = "%Y-%m-%dT%H:%M:%S.%fZ"
 """The text form of an instant in UTC, for ``strftime``."""
-
-REWRITTEN_AT_ONCE = 100_000
-"""Different numbers whose texts are compared at once."""
-
-_PLAIN_DOUBLE = 1e10
-"""Below this magnitude, and above a thousandth, every database writes a double without an exponent."""
 
 
 class WhilePulling(Enum):
@@ -199,15 +193,6 @@ class Dialect:
         settings = ", ".join(f"{column} = {value}" for column, value in assignments)
         source = "" if stage is None else f" FROM {stage} AS s"
         return f"{self.update_verb} {table} AS t SET {settings}{source} WHERE {condition}"
-
-
-def texts(values: list[Any], *, kind: Kind) -> list[str]:
-    """Return the texts that `column_types.cast` writes."""
-    import pyarrow as pa
-
-    column = pa.chunked_array([pa.array(values, arrow_type(kind))])
-    written: list[str] = cast(column, source=kind, target=Kind.TEXT).to_pylist()
-    return written
 
 
 class Session(ABC):
@@ -462,29 +447,6 @@ class Session(ABC):
         self.fill(stage=name, rows=pa.table(dict(columns)))
         self.analyze(stage=name)
         return quoted(name)
-
-    def rewrite_doubles(self, *, table: TableName, column: str) -> None:
-        """Rewrite the very large and very small numbers of a column that has just become text as `column_types.cast` does.
-
-        Databases differ in when and how they write an exponent, and in the sign of zero; in between they agree.
-        """
-        name, qualified = quoted(column), self.dialect.qualified(table)
-        number = f"abs(CAST({name} AS {self.dialect.types[Kind.DOUBLE]}))"
-        order = self.dialect.exact(name, Kind.TEXT)
-        # A rewritten text may come again, and is right then.
-        unusual = (
-            f"SELECT {name} FROM {qualified} WHERE ({number} >= {_PLAIN_DOUBLE:.0f} OR {number} < 0.001) AND {order} > {VALUE} "
-            f"GROUP BY {name} ORDER BY {order} LIMIT {REWRITTEN_AT_ONCE}"
-        )
-        last = ""
-        while found := [text for (text,) in self.query(unusual, last)]:
-            last = found[-1]
-            wanted = texts([float(text) for text in found], kind=Kind.DOUBLE)
-            changes = {old: new for old, new in zip(found, wanted, strict=True) if old != new}
-            if changes:
-                columns = {"old": list(changes), "new": list(changes.values())}
-                stage = self.staged_values(columns, types=[self.dialect.text_type] * 2)
-                self.execute(self.dialect.update(qualified, stage, [(name, "s.new")], f"t.{name} = s.old"))
 
 
 class DirectLoadSession(Session):

@@ -384,4 +384,6 @@ class DuckSession(DirectLoadSession):
                 refused.obstacles = tuple(f"index {index}" for index in indexes)
             raise
         if source is Kind.DOUBLE and to is Kind.TEXT:
-            self.rewrite_doubles(table=table, column=column.name)
+            from limio_limitrail.landing.sql.double_texts import rewrite_doubles
+
+            rewrite_doubles(self, table=table, column=column.name)

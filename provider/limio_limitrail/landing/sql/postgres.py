@@ -411,7 +411,9 @@ class PostgresSession(DirectLoadSession):
                 refused.obstacles = self._dependents(table, column.name)
             raise
         if source is Kind.DOUBLE and to is Kind.TEXT:
-            self.rewrite_doubles(table=table, column=column.name)
+            from limio_limitrail.landing.sql.double_texts import rewrite_doubles
+
+            rewrite_doubles(self, table=table, column=column.name)
 
     def _dependents(self, table: TableName, column: str) -> tuple[str, ...]:
         """Name what depends on a column: views, indexes, policies, triggers, constraints, generated columns."""
