@@ -27,7 +27,7 @@ def loads_early(load: str, *, hook: DbApiHook, conn_id: str) -> bool:
     :raises ParameterError: the database cannot do what was asked for.
     """
     from limio_limitrail.api.errors import ParameterError
-    from limio_limitrail.landing.sql.dialect import WhilePulling
+    from limio_limitrail.landing.sql.session import WhilePulling
     from limio_limitrail.landing.sql.sessions import session_class
 
     supported = session_class(hook).while_pulling(hook)

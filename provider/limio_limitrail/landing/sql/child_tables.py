@@ -32,7 +32,8 @@ from limio_limitrail.landing.sql.table_load import ROWS_SKIPPED, TableLoad
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from limio_limitrail.landing.sql.dialect import Dialect, Session, TableColumn
+    from limio_limitrail.landing.sql.dialect import Dialect, TableColumn
+    from limio_limitrail.landing.sql.session import Session
 
 
 _SAME_TEXTS = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BIGINT, None})

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from limio_limitrail.landing.sql.dialect import DirectLoadSession, Session
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan, key_columns
+from limio_limitrail.landing.sql.session import DirectLoadSession, Session
 from limio_limitrail.landing.sql.statements import LoadStatements
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from limio_limitrail.landing.column_types import Kind, arrow_type, cast
 from limio_limitrail.landing.sql.dialect import VALUE, quoted
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.names import TableName
+    from limio_limitrail.landing.sql.session import Session
 
 REWRITTEN_AT_ONCE = 100_000
 """Different numbers whose texts are compared at once."""

@@ -14,15 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import (
-    ISO_INSTANT,
-    VALUE,
-    Dialect,
-    DirectLoadSession,
-    TableColumn,
-    WhilePulling,
-    quoted,
-)
+from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, Dialect, TableColumn, quoted
 from limio_limitrail.landing.sql.duckdb_catalog import DuckCatalog
 from limio_limitrail.landing.sql.duckdb_connect import database_path, free_settings, opened
 from limio_limitrail.landing.sql.duckdb_errors import diagnosis
@@ -31,6 +23,7 @@ from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis
 from limio_limitrail.landing.sql.metadata import values_of
 from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
+from limio_limitrail.landing.sql.session import DirectLoadSession, WhilePulling
 
 if TYPE_CHECKING:
     import duckdb

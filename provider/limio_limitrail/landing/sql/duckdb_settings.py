@@ -13,7 +13,7 @@ from limio_limitrail.landing.sql.duckdb_connect import free_settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from limio_limitrail.landing.sql.dialect import Session
+    from limio_limitrail.landing.sql.session import Session
 
 MEMORY = 512
 """Megabytes that DuckDB may use for a load, unless the connection sets ``memory_limit``. Its default is most of the machine's."""

@@ -19,9 +19,9 @@ from limio_limitrail.landing.sql.staged_rows import SEQUENCE
 from limio_limitrail.landing.sql.statements import ROW, LoadStatements, PairSlice
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.duckdb import DuckSession
     from limio_limitrail.landing.sql.plan import ColumnPlan
+    from limio_limitrail.landing.sql.session import Session
 
 SLICE_SIZE = 48 * 1024 * 1024
 """Bytes of staged rows in a slice."""

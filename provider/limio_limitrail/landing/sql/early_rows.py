@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from limio_limitrail.landing.parts import Part
-from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.landing.sql.staged_rows import ORDER, SEQUENCE
 from limio_limitrail.landing.sql.staging_columns import SchemaState, added_columns, columns_of, staged_tables
 from limio_limitrail.landing.sql.staging_table import (

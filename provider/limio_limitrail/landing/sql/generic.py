@@ -7,11 +7,12 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, Session, TableColumn, quoted
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, TableColumn, quoted
 from limio_limitrail.landing.sql.double_texts import texts
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, cause_of, class_and_state, connected
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName
+from limio_limitrail.landing.sql.session import Session
 
 if TYPE_CHECKING:
     import pyarrow as pa

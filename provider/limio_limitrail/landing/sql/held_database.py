@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import during
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.landing.sql.sessions import session_class
 
 if TYPE_CHECKING:

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from limio_limitrail.landing.sql.dialect import Dialect, Session
+    from limio_limitrail.landing.sql.dialect import Dialect
     from limio_limitrail.landing.sql.partitions import TouchedPartitions
     from limio_limitrail.landing.sql.plan import ColumnPlan
+    from limio_limitrail.landing.sql.session import Session
     from limio_limitrail.landing.sql.statements import LoadStatements
 
 log = logging.getLogger("limio_limitrail.landing.sql")

@@ -21,8 +21,8 @@ from limio_limitrail.landing.sql.staged_rows import SEQUENCE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.partitions import TouchedPartitions
+    from limio_limitrail.landing.sql.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)

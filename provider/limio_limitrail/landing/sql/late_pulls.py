@@ -13,8 +13,8 @@ from limio_limitrail.landing.sql.model import LandingError, WriteMode
 from limio_limitrail.landing.sql.outdated import sort_keys_of
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.model import Target
+    from limio_limitrail.landing.sql.session import Session
     from limio_limitrail.landing.sql.statements import LoadStatements
 
 

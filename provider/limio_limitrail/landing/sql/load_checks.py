@@ -18,7 +18,8 @@ from limio_limitrail.landing.sql.names import TableName, column_names
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.checks import Check
-    from limio_limitrail.landing.sql.dialect import Session, TableColumn
+    from limio_limitrail.landing.sql.dialect import TableColumn
+    from limio_limitrail.landing.sql.session import Session
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 

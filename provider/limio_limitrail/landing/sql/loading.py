@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
     from limio_limitrail.landing.checks import Check
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.early_rows import StagedRun
+    from limio_limitrail.landing.sql.session import Session
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 

@@ -7,8 +7,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from limio_limitrail.landing.sql.dialect import VALUE, Session
+from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.session import Session
 
 MOST_NAMED = 3
 """Lock holders that a message names."""

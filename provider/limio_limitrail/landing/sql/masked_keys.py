@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.model import LandingError, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName, column_names
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.landing.sql.side_table import SideTable
 
 MASKED_KEYS = SideTable(name="_limio_masked_keys", columns=("column_name", "secret_digest"))

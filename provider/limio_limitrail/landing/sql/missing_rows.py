@@ -19,9 +19,9 @@ from limio_limitrail.landing.sql.staged_rows import SEQUENCE
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.partitions import TouchedPartitions
     from limio_limitrail.landing.sql.plan import ColumnPlan
+    from limio_limitrail.landing.sql.session import Session
     from limio_limitrail.landing.sql.statements import LoadStatements
 
 log = logging.getLogger("limio_limitrail.landing.sql")

@@ -13,12 +13,13 @@ from limio_limitrail.landing.sql.observations_sql import SERIES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from limio_limitrail.landing.sql.dialect import Dialect, Session, TableColumn
+    from limio_limitrail.landing.sql.dialect import Dialect, TableColumn
     from limio_limitrail.landing.sql.history_statements import HistoryStatements
     from limio_limitrail.landing.sql.model import Target
     from limio_limitrail.landing.sql.names import TableName
     from limio_limitrail.landing.sql.observations_sql import ObservationTables
     from limio_limitrail.landing.sql.plan import ColumnPlan
+    from limio_limitrail.landing.sql.session import Session
 
 
 def record_observations(*, session: Session, statements: HistoryStatements, target: Target, judges: bool, staged: int) -> None:

@@ -15,8 +15,8 @@ from limio_limitrail.landing.timestamps import keys_of
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.plan import ColumnPlan
+    from limio_limitrail.landing.sql.session import Session
     from limio_limitrail.landing.sql.statements import LoadStatements
 
 BATCH_ROWS = 100_000

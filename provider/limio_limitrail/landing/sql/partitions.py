@@ -13,8 +13,8 @@ from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.timestamps import days_of
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.plan import LoadPlan
+    from limio_limitrail.landing.sql.session import Session
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 

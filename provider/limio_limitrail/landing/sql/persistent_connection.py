@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, moved_file
 from limio_limitrail.landing.sql.open_file import identity
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.landing.sql.sessions import database_name, session_class
 
 if TYPE_CHECKING:

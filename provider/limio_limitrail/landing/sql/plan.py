@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, widen
-from limio_limitrail.landing.sql.dialect import Dialect, Session, TableColumn
+from limio_limitrail.landing.sql.dialect import Dialect, TableColumn
 from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, MetadataColumn
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import TableName, column_names
+from limio_limitrail.landing.sql.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)

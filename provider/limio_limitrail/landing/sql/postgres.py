@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, DirectLoadSession, TableColumn, WhilePulling, quoted
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, connected
 from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
@@ -20,6 +20,7 @@ from limio_limitrail.landing.sql.postgres_copy import HEADER, TRAILER, ChunkFile
 from limio_limitrail.landing.sql.postgres_errors import describe, equality, unreachable
 from limio_limitrail.landing.sql.postgres_publications import BY_PRIMARY_KEY, BY_WHOLE_ROW, ensure_replica_identity
 from limio_limitrail.landing.sql.postgres_staging import PostgresStagingTables
+from limio_limitrail.landing.sql.session import DirectLoadSession, WhilePulling
 
 if TYPE_CHECKING:
     import pyarrow as pa

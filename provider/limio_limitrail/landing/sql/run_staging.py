@@ -20,13 +20,13 @@ from msgspec.structs import replace
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.parts import Part
-from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.early_rows import StagedRun
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError
 from limio_limitrail.landing.sql.held_database import HeldDatabase
 from limio_limitrail.landing.sql.metadata import run_columns
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import LoadPlan, make_plan
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.landing.sql.sessions import find_table, open_session
 from limio_limitrail.landing.sql.staging_columns import SchemaState, added_columns, columns_of, staged_tables
 from limio_limitrail.landing.sql.staging_table import (

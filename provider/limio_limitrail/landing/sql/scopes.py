@@ -23,8 +23,8 @@ from limio_limitrail.landing.sql.side_table import SideTable, read_instant, stor
 from limio_limitrail.landing.timestamps import newest_time, sort_keys
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.names import TableName
+    from limio_limitrail.landing.sql.session import Session
 
 SCOPES = SideTable(name="_limio_scopes", columns=("scope", "loaded_at", "scanned_at", "on_missing", "description"))
 

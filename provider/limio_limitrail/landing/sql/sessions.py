@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.landing.sql.dialect import Dialect, Session
+from limio_limitrail.landing.sql.dialect import Dialect
 from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.session import Session
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

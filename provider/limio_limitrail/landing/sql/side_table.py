@@ -16,7 +16,7 @@ from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, all_of
 from limio_limitrail.landing.sql.names import TableName
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session
+    from limio_limitrail.landing.sql.session import Session
 
 _TABLE_NAME = "table_name"
 

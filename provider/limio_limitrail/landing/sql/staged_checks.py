@@ -11,7 +11,7 @@ from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.plan import check_key_column
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session
+    from limio_limitrail.landing.sql.session import Session
     from limio_limitrail.landing.sql.statements import LoadStatements
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Equality, Session
+from limio_limitrail.landing.sql.dialect import VALUE, Equality
 from limio_limitrail.landing.sql.errors import DatabaseError, during
 from limio_limitrail.landing.sql.history import check_database, check_table
 from limio_limitrail.landing.sql.metadata import RUN_ID
@@ -19,6 +19,7 @@ from limio_limitrail.landing.sql.model import LandingError, OnMissing
 from limio_limitrail.landing.sql.names import TableName, column_names
 from limio_limitrail.landing.sql.plan import loose_key
 from limio_limitrail.landing.sql.scopes import check_free_columns
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.landing.sql.sessions import find_table, open_session, session_class
 
 if TYPE_CHECKING:

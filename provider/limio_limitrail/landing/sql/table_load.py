@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.contract import Contract
-from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.direct_load import load_directly
 from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.history import VALIDITY, HistoryLoad, check_table, with_times
@@ -32,6 +31,7 @@ from limio_limitrail.landing.sql.outdated import drop_outdated
 from limio_limitrail.landing.sql.partitions import Partitions, TouchedPartitions
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan, key_columns, key_columns_of_table, make_plan
 from limio_limitrail.landing.sql.scopes import find_membership, record_load
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.landing.sql.staged_checks import check_custom_types, check_staged_keys
 from limio_limitrail.landing.sql.staged_rows import STORED_NUL, nul_forms, stage_columns
 from limio_limitrail.landing.sql.statements import LoadStatements

@@ -15,9 +15,9 @@ from limio_limitrail.landing.sql.model import WriteMode
 from limio_limitrail.landing.sql.side_table import SideTable, stored_instant
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.model import Target
     from limio_limitrail.landing.sql.names import TableName
+    from limio_limitrail.landing.sql.session import Session
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import Cause
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.usage.ledger.changes import CHANGES, write_changes
 from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
 from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker

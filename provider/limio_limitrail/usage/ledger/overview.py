@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from limio_limitrail.landing.sql.dialect import Session
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
 from limio_limitrail.usage.ledger.ledger import LEASE
 from limio_limitrail.usage.ledger.model import Outcome, Worker, describe_outcome

@@ -18,9 +18,9 @@ from limio_limitrail.usage.ledger.model import Worker
 from limio_limitrail.usage.ledger.table import Type, find_name, milliseconds
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.names import TableName
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
+    from limio_limitrail.landing.sql.session import Session
 
 log = logging.getLogger("limio_limitrail.usage")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from limio_limitrail.landing.sql.dialect import Session
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.usage.ledger.decisions import (
     Decision,
     LedgerRow,

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from limio_limitrail.landing.sql.dialect import VALUE, Session
+from limio_limitrail.landing.sql.dialect import VALUE
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.rules import may_be_done
 from limio_limitrail.usage.ledger.states import IN_DOUBT, State

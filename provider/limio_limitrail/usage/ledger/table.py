@@ -10,9 +10,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Session
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.usage.ledger.model import Entry, Outcome, Worker
 from limio_limitrail.usage.ledger.states import IN_DOUBT, LedgerError, State
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from limio_limitrail.landing.sql import persistent_connection as held
-from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError
 from limio_limitrail.landing.sql.lock_holders import processes_holding, sessions_holding
 from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.usage.ledger.model import Outcome
 from limio_limitrail.usage.ledger.states import LedgerError, StoppedError
 from limio_limitrail.usage.ledger.table import OUTCOME, find_name

@@ -20,8 +20,8 @@ from limio_limitrail.usage.reconciliation.amounts import AmountTotals
 from limio_limitrail.usage.reconciliation.model import Finding
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
+    from limio_limitrail.landing.sql.session import Session
 
 RUN = ("dag_id", "task_id", "map_index", "since", "until")
 """What a run replaces: what the same task has written about the same range."""
