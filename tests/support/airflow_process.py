@@ -180,16 +180,11 @@ def attempt(
     return {"state": str(outcome.state), "error": repr(outcome.error) if outcome.error else None, **describe(dag_id, run_id)}
 
 
-def sync_dags(session: Any) -> None:
-    """Have Airflow read the Dag files, unless it has read the same ones in this home."""
+def read_dags(session: Any) -> None:
+    """Have Airflow read the Dag files."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
 
-    home = Path(os.environ["AIRFLOW_HOME"])
-    texts = {path.name: path.read_text() for path in (home / "dags").glob("*.py")}
-    known = home / "synced-dags.json"
-    if known.exists() and json.loads(known.read_text()) == texts:
-        return
     manager = DagBundlesManager()
     manager.sync_bundles_to_db(session=session)
     session.commit()
@@ -199,6 +194,16 @@ def sync_dags(session: Any) -> None:
         if bag.import_errors:
             raise ImportError(str(bag.import_errors))
         sync_bag_to_db(bag, bundle.name, bundle.version)
+
+
+def read_new_dags(session: Any) -> None:
+    """Have Airflow read the Dag files, unless it has read the same ones in this home."""
+    home = Path(os.environ["AIRFLOW_HOME"])
+    texts = {path.name: path.read_text() for path in (home / "dags").glob("*.py")}
+    known = home / "read-dags.json"
+    if known.exists() and json.loads(known.read_text()) == texts:
+        return
+    read_dags(session)
     write_whole(known, json.dumps(texts))
 
 
@@ -214,7 +219,7 @@ def task_instance(dag: Any, *, run_id: str, task_id: str, times: dict[str, Any] 
     session = settings.Session()
     run = session.scalar(select(DagRun).where(DagRun.dag_id == dag.dag_id, DagRun.run_id == run_id))
     if run is None:
-        sync_dags(session)
+        read_new_dags(session)
         now = datetime.now(UTC)
         times = times or {}
         interval = times.get("interval", [now.isoformat(), now.isoformat()])
@@ -474,8 +479,6 @@ def sync_watches(former: list[dict[str, Any]] | None = None) -> dict[str, Any]:
 
     :param former: what they are made of before, as another version would have made them.
     """
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-    from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
     from airflow.models.asset import AssetModel
     from airflow.models.trigger import Trigger
     from sqlalchemy import select
@@ -483,14 +486,7 @@ def sync_watches(former: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     session = settings.Session()
     for trigger, kwargs in zip(session.scalars(select(Trigger).order_by(Trigger.id)), former or [], strict=False):
         trigger.encrypted_kwargs = Trigger.encrypt_kwargs(kwargs)
-    manager = DagBundlesManager()
-    manager.sync_bundles_to_db(session=session)
-    session.commit()
-    for bundle in manager.get_all_dag_bundles():
-        bundle.initialize()
-        bag = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
-        assert not bag.import_errors, bag.import_errors
-        sync_bag_to_db(bag, bundle.name, bundle.version)
+    read_dags(session)
     session.expire_all()
     Trigger.clean_unused(session=session)
     session.commit()
