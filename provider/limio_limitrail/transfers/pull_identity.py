@@ -85,7 +85,7 @@ def pull_signature(
             ),
             "transform": _code_of("transform", shaping.transform),
             # Its rows are checked against the key, part by part.
-            **({} if shaping.transform is None else {"primary_key": _digest([shaping.key, shaping.record_key])}),
+            **({"primary_key": _digest(shaping.key)} if shaping.transform is not None and shaping.key else {}),
             **({} if plan.masks is None else {"mask or its key": plan.masks.signature()}),
             **({"child tables": _digest([_described(child) for child in shaping.children])} if shaping.children else {}),
         }

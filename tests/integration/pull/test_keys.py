@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.support.landed import duck
 
 ORDERS = [
@@ -32,6 +34,7 @@ LimioToSqlOperator(task_id="finer", table="finer", primary_key=["customer", "id"
 LimioToSqlOperator(task_id="newest", table="newest", primary_key="customer", **usual)
 LimioToSqlOperator(task_id="sums", table="sums", primary_key="customer", transform=sums, **usual)
 """
+SIGKILL = -9
 LEFT_OUT = "orders: 2 of 4 rows have the same customer as a newer row of this pull, and were left out. A record of this list is "
 
 
@@ -47,3 +50,15 @@ def test_rows_with_one_key(home: Any, limio_emulator: Any, tmp_path: Any) -> Non
         assert duck(tmp_path / "warehouse.duckdb", f"SELECT count(*) FROM {table}") == [(count,)], output[-3000:]
     assert output.count(LEFT_OUT) == 2
     assert output.count("And transform= gets one part at a time") == 1
+
+
+@pytest.mark.needs_state_store
+def test_parts_are_checked_again_with_another_key(home: Any, limio_emulator: Any) -> None:
+    limio_emulator.put_records("objects/limio/orders", ORDERS)
+    functions = DAG.partition("usual =")[0]
+    task = "LimioToSqlOperator(task_id='lines', resource='orders', sql_conn_id='duck', table='lines', page_size=1, part_rows=1, "
+    home.write_dag(f"{functions}\n{task}transform=exploded, primary_key=['id', 'line'])")
+    assert home.attempt("lines", kill=["after state", 2]).code == SIGKILL
+    home.write_dag(f"{functions}\n{task}transform=exploded, primary_key='id')")
+    assert home.attempt("lines").task("lines")["state"] == "failed"
+    assert "What differs: primary_key" in home.output()
