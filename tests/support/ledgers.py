@@ -48,6 +48,12 @@ def make_worker(run: str = "run-1", *, attempt: int = 1, task: str = "send", dag
     return Worker(dag_id=dag, task_id=task, run_id=run, map_index=map_index, try_number=attempt)
 
 
+def lease_of(seconds: float) -> dict[str, float]:
+    """The names of the modules' attributes that say how long a lease is, with another length."""
+    modules = ("usage.ledger.ledger", "usage.ledger.leases", "usage.committer")
+    return {f"limio_limitrail.{module}.LEASE": seconds for module in modules}
+
+
 class FailingDatabase(PersistentConnection):
     """Fails in its next transactions as it is told.
 

@@ -21,7 +21,8 @@ from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.usage import Refusal, ResponseMapping
 from limio_limitrail.usage.conventions import find_operation
-from limio_limitrail.usage.ledger.ledger import LEASE, Claim
+from limio_limitrail.usage.ledger.claims import Claim
+from limio_limitrail.usage.ledger.leases import LEASE
 from limio_limitrail.usage.ledger.model import Outcome, UsageRow
 from limio_limitrail.usage.ledger.rules import Policy
 from limio_limitrail.usage.ledger.states import OnUnknown, State

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from limio_limitrail.usage.garbage import rare_collections
 from limio_limitrail.usage.interrupts import defer_sigalrm, uptime
-from limio_limitrail.usage.ledger.ledger import LEASE, Claim
+from limio_limitrail.usage.ledger.claims import Claim
+from limio_limitrail.usage.ledger.leases import LEASE
 from limio_limitrail.usage.ledger.model import Outcome, UsageRow
 from limio_limitrail.usage.ledger.rules import Policy
 from limio_limitrail.usage.ledger.states import StoppedError

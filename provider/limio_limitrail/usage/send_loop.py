@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from limio_limitrail.usage.concurrency_limit import AdaptiveConcurrencyLimiter
 from limio_limitrail.usage.interrupts import uptime
-from limio_limitrail.usage.ledger.ledger import Claim
+from limio_limitrail.usage.ledger.claims import Claim
 from limio_limitrail.usage.ledger.model import Outcome, UsageRow, describe_outcome
 from limio_limitrail.usage.ledger.rules import resolve
 from limio_limitrail.usage.ledger.states import PermanentUsageError, State

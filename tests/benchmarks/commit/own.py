@@ -12,7 +12,7 @@ from rows import QUERY
 
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.usage import Column
-from limio_limitrail.usage.ledger.ledger import Claim
+from limio_limitrail.usage.ledger.claims import Claim
 from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.ledger.rules import Policy

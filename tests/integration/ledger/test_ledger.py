@@ -12,7 +12,8 @@ from msgspec import structs
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger import transactions as transactions_module
-from limio_limitrail.usage.ledger.ledger import LEASE, Ledger
+from limio_limitrail.usage.ledger.leases import LEASE
+from limio_limitrail.usage.ledger.ledger import Ledger
 from limio_limitrail.usage.ledger.model import Outcome, Worker
 from limio_limitrail.usage.ledger.states import LedgerError, State, StoppedError
 from limio_limitrail.usage.ledger.table import COLUMNS

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from limio_limitrail.usage.ledger import ledger as ledger_module
 from limio_limitrail.usage.ledger.leases import LOCK_FILE_SUFFIX
 from limio_limitrail.usage.ledger.states import State
 from tests.support.ledger_worker import another_worker
-from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_row, make_worker
+from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, lease_of, make_ledger, make_row, make_worker
 
 ROW = make_row("a")
 HOUR = 3600.0
@@ -21,7 +20,8 @@ HOUR = 3600.0
 
 @pytest.fixture
 def short_lease(monkeypatch):
-    monkeypatch.setattr(ledger_module, "LEASE", 0.5)
+    for name, seconds in lease_of(0.5).items():
+        monkeypatch.setattr(name, seconds)
 
 
 @pytest.fixture

@@ -377,7 +377,7 @@ def test_forty_waits_for_a_token_that_does_not_come(good, monkeypatch, clock, po
         before = poll_threads()
         bad = [trigger("bad", f"order-{number}", seconds=600) for number in range(40)]
         assert asyncio.run(good_beside_bad(bad, begun=lambda: host.under_way > 0)) == ["found"] * 40
-        assert host.most == 1
+        # Not by the host's connections: it does not notice at once that a request was given up before the next try.
         assert new_poll_threads(before, most=1) == 1
         wanted = polls.total()
         bad = [trigger("bad", "order-1") for _ in range(5)]

@@ -11,11 +11,12 @@ from collections import Counter
 import pytest
 
 from limio_limitrail.emulator import Fault
+from tests.support.ledgers import lease_of
 from tests.support.usage import COMMIT, SIGKILL, make_rows
 
 PATIENCE = 120
-LEASE = {"limio_limitrail.usage.ledger.ledger.LEASE": 8.0, "limio_limitrail.usage.committer.LEASE": 8.0}
-AN_HOUR = dict.fromkeys(LEASE, 3600.0)
+LEASE = lease_of(8.0)
+AN_HOUR = lease_of(3600.0)
 
 
 def slow(place, *, seconds: float = 0.005) -> None:

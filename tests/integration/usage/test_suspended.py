@@ -10,10 +10,11 @@ import time
 import pytest
 
 from limio_limitrail.emulator import Fault
+from tests.support.ledgers import lease_of
 from tests.support.usage import COMMIT, make_rows
 
 PATIENCE = 300
-LEASE = {"limio_limitrail.usage.ledger.ledger.LEASE": 8.0, "limio_limitrail.usage.committer.LEASE": 8.0}
+LEASE = lease_of(8.0)
 
 
 @pytest.mark.exhaustive

@@ -14,7 +14,7 @@ from limio_limitrail.api.resource import Resource
 from limio_limitrail.landing.shrinking import ShrinkGuard
 from limio_limitrail.landing.sql.duckdb import DUCKDB
 from limio_limitrail.landing.sql.generic import STANDARD
-from limio_limitrail.landing.sql.postgres import POSTGRES
+from limio_limitrail.landing.sql.postgres_dialect import POSTGRES
 from limio_limitrail.landing.sql.sqlite import SQLITE
 from limio_limitrail.transfers.folders import RunIdentity
 from limio_limitrail.transfers.missing import check_database, is_full_scan, pull_scope

@@ -13,7 +13,7 @@ import pytest
 
 from limio_limitrail.usage import send_loop as couriers_module
 from limio_limitrail.usage.interrupts import uptime
-from limio_limitrail.usage.ledger.ledger import Claim
+from limio_limitrail.usage.ledger.claims import Claim
 from limio_limitrail.usage.ledger.model import Entry, Outcome
 from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.send_loop import (

@@ -24,10 +24,11 @@ from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSour
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.outdated import drop_stale
 from limio_limitrail.landing.sql.plan import ColumnPlan, key_columns
+from limio_limitrail.landing.sql.row_writer import ROWS_SKIPPED, expect_rows
 from limio_limitrail.landing.sql.sessions import find_table
 from limio_limitrail.landing.sql.staged_checks import check_custom_types, check_staged_keys
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE, in_kinds, stage_columns
-from limio_limitrail.landing.sql.table_load import ROWS_SKIPPED, TableLoad
+from limio_limitrail.landing.sql.table_load import TableLoad
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -351,7 +352,7 @@ class ChildLoad(TableLoad):
             [(wanted,)] = session.query(sql.count_changed(root))
             deleted = session.execute(sql.delete_changed(root))
             inserted = session.execute(sql.insert_changed(root), *values_of(self.plan.metadata))
-            self._expect(found=inserted, wanted=int(wanted))
+            expect_rows(self.table, found=inserted, wanted=int(wanted))
         [(total,)] = session.query(sql.rows_of_parents(root))
         if total != staged:
             raise LandingError(

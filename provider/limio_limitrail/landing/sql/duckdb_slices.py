@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from limio_limitrail.landing.sql.dialect import quoted
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import ascii_lower
+from limio_limitrail.landing.sql.pair_slices import ROW, PairSlice
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE
-from limio_limitrail.landing.sql.statements import ROW, LoadStatements, PairSlice
+from limio_limitrail.landing.sql.statements import LoadStatements
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.duckdb import DuckSession

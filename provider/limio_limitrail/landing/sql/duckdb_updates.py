@@ -14,7 +14,7 @@ from limio_limitrail.landing.sql.dialect import quoted
 from limio_limitrail.landing.sql.duckdb_slices import DELETED_ROW, SLICE_SIZE
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import ascii_lower
-from limio_limitrail.landing.sql.statements import ROW
+from limio_limitrail.landing.sql.pair_slices import ROW
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

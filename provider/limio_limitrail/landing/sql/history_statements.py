@@ -11,9 +11,10 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Update, all_of
 from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.observations_sql import ObservationTables
+from limio_limitrail.landing.sql.pair_slices import in_order
 from limio_limitrail.landing.sql.plan import ColumnPlan
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE
-from limio_limitrail.landing.sql.statements import LoadStatements, in_order
+from limio_limitrail.landing.sql.statements import LoadStatements
 
 VALID_FROM = "_valid_from"
 """The column with the time from which on a version was valid."""

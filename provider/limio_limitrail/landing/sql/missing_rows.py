@@ -299,9 +299,18 @@ def check_replaced(
 
 
 def example_keys(*, session: Session, statements: LoadStatements, primary_key: Sequence[str], condition: str) -> list[str]:
-    """Return the first few keys of the table's rows that meet a condition, as texts."""
-    query = statements.example_keys(primary_key, condition=condition, most=EXAMPLES)
-    return [] if query is None else [", ".join(map(str, row)) for row in session.query(query)]
+    """Return the first few keys of the table's rows ``t`` that meet a condition, as texts; none if it lacks a column of the key.
+
+    :param primary_key: the record keys that identify a row.
+    """
+    plan, dialect = statements.plan, statements.dialect
+    columns = [plan.column(key) or plan.missing_column(key, same=dialect.same_name) for key in primary_key]
+    names = [f"t.{dialect.quote(column.name)}" for column in columns if column is not None]
+    if not names or len(names) < len(columns):
+        return []
+    texts = ", ".join(map(dialect.legible, names))
+    found = session.query(f"SELECT {texts} FROM {statements.table} AS t WHERE {condition} ORDER BY {texts} LIMIT {EXAMPLES}")
+    return [", ".join(map(str, row)) for row in found]
 
 
 @dataclass(frozen=True, kw_only=True)

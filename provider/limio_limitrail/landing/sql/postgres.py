@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted
+from limio_limitrail.landing.sql.dialect import VALUE, TableColumn, quoted
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, connected
 from limio_limitrail.landing.sql.model import LandingError, PartSource
-from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
+from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.postgres_copy import HEADER, TRAILER, ChunkFile, binary_slices, copy_chunks, counted
+from limio_limitrail.landing.sql.postgres_dialect import KINDS, POSTGRES
 from limio_limitrail.landing.sql.postgres_errors import describe, equality, unreachable
 from limio_limitrail.landing.sql.postgres_publications import BY_PRIMARY_KEY, BY_WHOLE_ROW, ensure_replica_identity
 from limio_limitrail.landing.sql.postgres_staging import PostgresStagingTables
@@ -28,26 +29,6 @@ if TYPE_CHECKING:
 
     from limio_limitrail.landing.sql.plan import LoadPlan
 
-_TYPES = {
-    Kind.NULL: "text",
-    Kind.BOOLEAN: "boolean",
-    Kind.INTEGER: "bigint",
-    Kind.BIGINT: "bigint",
-    Kind.DOUBLE: "double precision",
-    Kind.TIMESTAMP: "timestamp with time zone",
-    Kind.TEXT: "text",
-    # Not jsonb: json stores the text unchanged, including the order of keys, forms of numbers and escapes.
-    Kind.JSON: "json",
-}
-_KINDS = {
-    "boolean": Kind.BOOLEAN,
-    "bigint": Kind.BIGINT,
-    "double precision": Kind.DOUBLE,
-    "timestamp with time zone": Kind.TIMESTAMP,
-    "text": Kind.TEXT,
-    "character varying": Kind.TEXT,
-    "json": Kind.JSON,
-}
 _KINDS_OF_RELATION = {
     "v": "a view",
     "m": "a materialized view",
@@ -58,59 +39,13 @@ _KINDS_OF_RELATION = {
 }
 
 
-def _stored(expression: str, kind: Kind) -> str:
-    return f"CAST({expression} AS json)" if kind is Kind.JSON else expression
-
-
-def _key(expression: str, kind: Kind) -> str:
-    return f"CAST({expression} AS text)" if kind is Kind.JSON else expression
-
-
-def _exact(expression: str, kind: Kind) -> str:
-    # By code points, so that neither the newest text nor a change depends on the database's locale.
-    return f'CAST({expression} AS text) COLLATE "C"' if kind in (Kind.TEXT, Kind.NULL, Kind.JSON) else expression
-
-
-def _to_custom_type(expression: str, kind: Kind, type_: str) -> str:
-    # A double's text is exact, its direct cast to numeric keeps 15 digits.
-    inner = f"CAST({expression} AS text)" if kind is Kind.DOUBLE else expression
-    return f"CAST({inner} AS {type_})"
-
-
-def _custom_type_loses(expression: str, kind: Kind, type_: str) -> str:
-    value = _to_custom_type(expression, kind, type_)
-    if kind is Kind.JSON and type_ == "jsonb":
-        # The column was created as jsonb on purpose; the cast itself still has to succeed.
-        return f"{value} IS NULL"
-    back = "text" if kind is Kind.JSON else _TYPES[kind]
-    return f"CAST({value} AS {back}) IS DISTINCT FROM {expression}"
-
-
-POSTGRES = Dialect(
-    name="Postgres",
-    fold=ascii_lower,
-    longest_name=LONGEST_NAME,
-    most_columns=1600,
-    types=_TYPES,
-    text_type="text",
-    integer_type="bigint",
-    instant_type="timestamp with time zone",
-    stored=_stored,
-    key=_key,
-    exact=_exact,
-    utc_day=lambda value: f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
-    to_custom_type=_to_custom_type,
-    custom_type_loses=_custom_type_loses,
-)
-
-
 def _is_psycopg2(connection: Any) -> bool:
     return type(connection).__module__.startswith("psycopg2")
 
 
 def _can_be_key(key: Sequence[str], *, columns: Sequence[tuple[str, str]]) -> bool:
     types = dict(columns)
-    return bool(key) and all(types[name] != _TYPES[Kind.JSON] for name in key)
+    return bool(key) and all(types[name] != POSTGRES.types[Kind.JSON] for name in key)
 
 
 def _primary_key(key: Sequence[str]) -> str:
@@ -258,7 +193,7 @@ class PostgresSession(DirectLoadSession):
             self.dialect.qualified(table),
         )
         return tuple(
-            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(managed), equality=equality(*about))
+            TableColumn(name=name, type=type_, kind=KINDS.get(type_), managed=bool(managed), equality=equality(*about))
             for name, type_, managed, *about in described
         )
 

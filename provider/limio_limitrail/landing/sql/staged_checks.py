@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.sql.errors import DatabaseError
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.plan import check_key_column
+from limio_limitrail.landing.sql.staged_rows import STORED_NUL
 
 if TYPE_CHECKING:
+    from limio_limitrail.landing.sql.names import TableName
     from limio_limitrail.landing.sql.session import Session
     from limio_limitrail.landing.sql.statements import LoadStatements
 
@@ -34,6 +36,20 @@ def check_staged_keys(*, session: Session, statements: LoadStatements, primary_k
                 f"{plan.table}: {missing} rows have no value in {column.name!r}, which belongs to the primary key; "
                 f"nothing was written"
             )
+
+
+def check_nul(forms: Collection[tuple[str, str]], *, table: TableName, primary_key: Sequence[str]) -> None:
+    """Refuse keys that a replaced NUL character could make equal.
+
+    :param forms: which forms of NUL each column of the key has; see `staged_rows.nul_forms`.
+    :raises LandingError: a column has both.
+    """
+    if twice := [key for key in primary_key if {(key, "\0"), (key, STORED_NUL)} <= {*forms}]:
+        raise LandingError(
+            f"{table}: some values of {twice[0]!r}, which belongs to the primary key, have a NUL character, and others the six "
+            f"characters {STORED_NUL} that replace it, so that two keys could become one; name other columns in primary_key=; "
+            f"nothing was written"
+        )
 
 
 def check_custom_types(*, session: Session, statements: LoadStatements) -> None:

@@ -11,48 +11,13 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, Update, all_of, any_of
 from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.pair_slices import ROW, PairSlice, in_order
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 from limio_limitrail.landing.sql.staged_rows import ORDER, SEQUENCE
 from limio_limitrail.landing.timestamps import keys_of
 
 _ORDERED_KINDS = frozenset({Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE, Kind.TIMESTAMP, Kind.TEXT})
 """Kinds whose values can be ordered as times."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairSlice:
-    """Some of the pairs of a staged row and a row of the table that share a key.
-
-    :param pairs: a table of all pairs as SQL: `SEQUENCE` and `ROW`.
-    :param start: the first number of a staged row.
-    :param end: one more than the last number.
-    """
-
-    pairs: str
-    start: int
-    end: int
-
-    def within(self, alias: str) -> str:
-        """Return the condition that a row of the staging table or of the pairs belongs to the slice."""
-        return f"{alias}.{SEQUENCE} >= {self.start} AND {alias}.{SEQUENCE} < {self.end}"
-
-    @property
-    def condition(self) -> str:
-        """The condition for a staged row ``s`` and its pair ``p``. The bounds are said of both, so that both are pruned."""
-        return f"p.{SEQUENCE} = s.{SEQUENCE} AND {self.within('s')} AND {self.within('p')}"
-
-
-ROW = "row_of_table"
-"""The column of a table of pairs with the identifier of the table's row, by which the database finds it."""
-
-
-def in_order(numbers: range | None) -> str:
-    """Return the end of a query of staged rows ``s`` in the order in which they came.
-
-    :param numbers: the numbers of these rows; ``None`` for all.
-    """
-    some = "" if numbers is None else f"WHERE s.{SEQUENCE} >= {numbers.start} AND s.{SEQUENCE} < {numbers.stop} "
-    return f"{some}ORDER BY s.{SEQUENCE}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,19 +238,6 @@ class LoadStatements:
     def count_rows(self, condition: str = "1 = 1") -> str:
         """Count the rows ``t`` of the table, and those that meet a condition."""
         return f"SELECT count(*), coalesce(sum(CASE WHEN {condition} THEN 1 ELSE 0 END), 0) FROM {self.table} AS t"
-
-    def example_keys(self, primary_key: Sequence[str], *, condition: str, most: int) -> str | None:
-        """Select the keys of some rows ``t`` of the table as texts; ``None`` if the table lacks a column of the key.
-
-        :param primary_key: the record keys that identify a row.
-        """
-        same = self.dialect.same_name
-        columns = [self.plan.column(key) or self.plan.missing_column(key, same=same) for key in primary_key]
-        keys = [self._table_column(column.name) for column in columns if column is not None]
-        if not keys or len(keys) < len(columns):
-            return None
-        texts = ", ".join(map(self.dialect.legible, keys))
-        return f"SELECT {texts} FROM {self.table} AS t WHERE {condition} ORDER BY {texts} LIMIT {most}"
 
     def delete_run(self) -> str:
         """Delete the rows of a run. Binds the run."""

@@ -3,14 +3,13 @@
 
 Inspect the table and plan (`plan`); copy rows straight into a new table (`direct_load`), or into a staging table (`staged_rows`);
 check the staged rows (`staged_checks`); create, extend and widen the table; look for missing rows (`missing_rows`); merge, append
-or replace (`statements`), or add versions (`history`).
+or replace (`row_writer`), or add versions (`history`).
 """
 
 from __future__ import annotations
 
-import logging
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,17 +22,17 @@ from limio_limitrail.landing.sql.history import VALIDITY, HistoryLoad, check_tab
 from limio_limitrail.landing.sql.history import stage_columns as stage_columns_of_history
 from limio_limitrail.landing.sql.history_statements import VALID_FROM
 from limio_limitrail.landing.sql.late_pulls import check_not_late
-from limio_limitrail.landing.sql.metadata import SOURCES, run_columns, values_of
+from limio_limitrail.landing.sql.metadata import SOURCES, run_columns
 from limio_limitrail.landing.sql.missing_rows import MissingResult, MissingRows, check_replaced
-from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, PartSource, Target, WriteMode
+from limio_limitrail.landing.sql.model import LoadResult, OnMissing, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
-from limio_limitrail.landing.sql.outdated import drop_outdated
 from limio_limitrail.landing.sql.partitions import Partitions, TouchedPartitions
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan, key_columns, key_columns_of_table, make_plan
+from limio_limitrail.landing.sql.row_writer import RowWriter
 from limio_limitrail.landing.sql.scopes import find_membership, record_load
 from limio_limitrail.landing.sql.session import Session
-from limio_limitrail.landing.sql.staged_checks import check_custom_types, check_staged_keys
-from limio_limitrail.landing.sql.staged_rows import STORED_NUL, nul_forms, stage_columns
+from limio_limitrail.landing.sql.staged_checks import check_custom_types, check_nul, check_staged_keys
+from limio_limitrail.landing.sql.staged_rows import nul_forms, stage_columns
 from limio_limitrail.landing.sql.statements import LoadStatements
 from limio_limitrail.landing.sql.whole_pulls import later_scopes, record_whole_pull
 
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.child_tables import ChildLoad
     from limio_limitrail.landing.sql.early_rows import EarlyRows, StagedRun
 
-log = logging.getLogger("limio_limitrail.landing.sql")
-
 _VERBS = {
     WriteMode.MERGE: "merging into",
     WriteMode.APPEND: "appending to",
@@ -52,10 +49,6 @@ _VERBS = {
     WriteMode.HISTORY: "adding versions to",
 }
 
-ROWS_SKIPPED = (
-    "A trigger or a rule of the table may prevent rows from being written; change it, or load into another table; "
-    "nothing was written"
-)
 _NO_TABLE = LoadResult()
 """Nothing came, and there is no table."""
 
@@ -297,7 +290,7 @@ class TableLoad:
                 rows += staged.num_rows
             if self._progress is not None:
                 self._progress(rows)
-        self._check_nul(forms)
+        check_nul(forms, table=self._table, primary_key=keys)
         self._session.analyze(stage=self._sql.stage)
         return rows
 
@@ -313,19 +306,10 @@ class TableLoad:
     def _complete(self, early: EarlyRows) -> int:
         """Copy the parts that are not staged yet, and use the staging table as this load's own."""
         whole = early.complete(self._plan, parts=self._parts, progress=self._progress)
-        self._check_nul(set(whole.record.nul_forms))
+        check_nul(set(whole.record.nul_forms), table=self._table, primary_key=self._target.primary_key)
         self._sql = replace(self._sql, stage=whole.staging.table, stage_schema=whole.staging.schema)
         whole.analyze(key_columns(plan=self._plan, keys=self._target.primary_key) or ())
         return whole.record.rows
-
-    def _check_nul(self, forms: Collection[tuple[str, str]]) -> None:
-        keys = self._target.primary_key
-        if twice := [key for key in keys if {(key, "\0"), (key, STORED_NUL)} <= {*forms}]:
-            raise LandingError(
-                f"{self._table}: some values of {twice[0]!r}, which belongs to the primary key, have a NUL character, and "
-                f"others the six characters {STORED_NUL} that replace it, so that two keys could become one; name other columns "
-                f"in primary_key=; nothing was written"
-            )
 
     def _stage_rows(self, group: pa.Table, *, number: int, start: int) -> pa.Table:
         """Convert rows of a part to the staging table.
@@ -401,7 +385,6 @@ class TableLoad:
             follower.delete_of_parents(condition)
 
     def _apply(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
-        run_id = self._target.run_id
         match self._target.mode:
             case WriteMode.MERGE:
                 return self._merge(keys, rows=rows, staged=staged)
@@ -409,57 +392,13 @@ class TableLoad:
                 keys = keys or key_columns_of_table(plan=self._plan, keys=self._target.primary_key, dialect=self._session.dialect)
                 return self._history(keys).run(staged=staged) if keys else LoadResult()
             case WriteMode.APPEND:
-                self._touched.note(self._sql.rows_of_run(), run_id)
-                deleted = self._session.execute(self._sql.delete_run(), run_id)
-                [(left,)] = self._session.query(self._sql.has_rows_of_run(), run_id)
+                return self._writer.append(staged=staged)
             case WriteMode.REPLACE:
-                deleted = self._session.execute(self._sql.delete_all())
-                [(left,)] = self._session.query(self._sql.has_rows())
-        if left:
-            raise LandingError(f"{self._table}: deleted rows are still there, and would be duplicated. {ROWS_SKIPPED}")
-        metadata = values_of(self._plan.metadata)
-        slices = self._session.staged_slices(self._sql.stage)
-        inserted = sum(self._session.execute(self._sql.insert_in_order(numbers), *metadata) for numbers in slices)
-        self._expect(found=inserted, wanted=staged)
-        return LoadResult(inserted=inserted, deleted=deleted)
+                return self._writer.replace_all(staged=staged)
 
     def _merge(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
-        if not staged:
-            return LoadResult()
-        session, sql = self._session, self._sql
-        slices = session.pair_slices(sql, keys=keys)
-        pairs = drop_outdated(
-            session=session, statements=sql, slices=slices, keys=keys, rows=rows, extracted_at=self._target.extracted_at
-        )
-        updated = 0
-        if sql.update(keys) is not None and pairs.matches > pairs.outdated:
-            for part in slices:
-                self._touched.note(part.differing_pairs(keys))
-            differing = session.query(sql.differing(keys)) if session.may_skip_rows(self._table) else None
-            values = values_of(self._plan.updated_metadata)
-            updated = sum(session.update(part, keys=keys, values=values) for part in slices)
-            if differing is not None:
-                self._expect(found=updated, wanted=int(differing[0][0]))
-        metadata = values_of(self._plan.metadata)
-        inserted = sum(session.execute(part.insert_missing(keys), *metadata) for part in slices)
-        if pairs.matches > staged - inserted:
-            raise LandingError(
-                f"{self._table}: the table has {pairs.matches - staged + inserted} rows more than one for the keys that came, so "
-                f"it cannot be merged into; remove the duplicates of the key, or append"
-            )
-        self._expect(found=pairs.matches + inserted, wanted=staged)
-        if pairs.timeless:
-            log.warning(
-                "%s: %d rows came without a readable time in %r, and the table's rows, which have one, were not changed. "
-                "If the records no longer have this column, drop it from the table",
-                self._table,
-                pairs.timeless,
-                self._target.time_column,
-            )
-        unchanged = staged - inserted - updated - pairs.outdated
-        return LoadResult(inserted=inserted, updated=updated, unchanged=unchanged, outdated=pairs.outdated)
+        return self._writer.merge(keys, rows=rows, staged=staged)
 
-    def _expect(self, *, found: int, wanted: int) -> None:
-        """Refuse to commit if the database's own count of rows differs."""
-        if found != wanted:
-            raise LandingError(f"{self._table}: {wanted} rows were to be written and the database counts {found}. {ROWS_SKIPPED}")
+    @property
+    def _writer(self) -> RowWriter:
+        return RowWriter(session=self._session, statements=self._sql, target=self._target, touched=self._touched)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("limio_limitrail.usage.ledger")
 
+LEASE = 60.0
+"""Seconds without a heartbeat after which a worker of another task run counts as dead."""
+
 LOG_EVERY = 5.0
 """Seconds between two log messages about the workers that are waited for."""
 
@@ -60,7 +63,7 @@ class LeaseMonitor:
         self._logged_at = float("-inf")
         self._leases_seen: dict[str, tuple[str, int, float]] = {}
 
-    def is_alive(self, key: str, entry: Entry, *, me: Worker, now: int, lease: float) -> bool:
+    def is_alive(self, key: str, entry: Entry, *, me: Worker, now: int) -> bool:
         """Return whether the worker that has claimed a row may still send it."""
         if is_superseded(entry, me=me):
             return False
@@ -68,22 +71,22 @@ class LeaseMonitor:
         if process is ProcessState.ENDED:
             return False
         ahead = (entry.lease_until - now) / 1000
-        if process is None and self._has_clock and ahead <= lease + _CLOCK_TOLERANCE:
+        if process is None and self._has_clock and ahead <= LEASE + _CLOCK_TOLERANCE:
             return is_alive(entry, me=me, now=now)
         if process is None and ahead < -LONGEST_SKEW:
             return False
-        return self._sends_heartbeats(key, entry, lease=lease)
+        return self._sends_heartbeats(key, entry)
 
-    def may_be_alive(self, entry: Entry, *, me: Worker, now: int, lease: float) -> bool:
+    def may_be_alive(self, entry: Entry, *, me: Worker, now: int) -> bool:
         """Return the same at once, without watching a lease that a wrong clock has written."""
         if is_superseded(entry, me=me):
             return False
         process = self._process_lock.state_of(entry.worker.claim_id)
         return process is ProcessState.EXISTS or (
-            process is None and 0 < entry.lease_until - now <= 1000 * (lease + _CLOCK_TOLERANCE)
+            process is None and 0 < entry.lease_until - now <= 1000 * (LEASE + _CLOCK_TOLERANCE)
         )
 
-    def log_waits(self, waits: Sequence[Entry], *, lease: float) -> None:
+    def log_waits(self, waits: Sequence[Entry]) -> None:
         """Log now and then which workers are waited for."""
         if not waits or time.monotonic() - self._logged_at < LOG_EVERY:
             return
@@ -95,14 +98,14 @@ class LeaseMonitor:
             "worker has sent no heartbeat for %.0f s.",
             len(waits),
             such_as,
-            lease,
+            LEASE,
         )
 
-    def _sends_heartbeats(self, key: str, entry: Entry, *, lease: float) -> bool:
+    def _sends_heartbeats(self, key: str, entry: Entry) -> bool:
         last = self._leases_seen.get(key)
         if last is None or last[:2] != (entry.worker.claim_id, entry.lease_until):
             last = self._leases_seen[key] = (entry.worker.claim_id, entry.lease_until, time.monotonic())
-        return time.monotonic() - last[2] < lease
+        return time.monotonic() - last[2] < LEASE
 
 
 class ProcessState(Enum):

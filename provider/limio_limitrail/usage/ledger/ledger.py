@@ -6,20 +6,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.landing.sql.errors import Cause
 from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.usage.ledger.changes import CHANGES, write_changes
-from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
+from limio_limitrail.usage.ledger.claims import Claim
+from limio_limitrail.usage.ledger.leases import LEASE, LeaseMonitor, ProcessLock
 from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt, OtherEntry, default_zone, find_left, find_others
 from limio_limitrail.usage.ledger.rules import (
     Action,
     Policy,
-    may_be_done,
     next_action,
     parking_reason,
     replay_refusal,
@@ -46,34 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("limio_limitrail.usage.ledger")
 
 T = TypeVar("T")
-
-LEASE = 60.0
-"""Seconds without a heartbeat after which a worker of another task run counts as dead."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """The ledger's answer to a worker that wants to send a row.
-
-    :param granted: whether this worker, and no other, may send it now.
-    :param entry: its entry before the claim, if granted, else its entry now; None if it was new.
-    :param left: whether it would have been granted but for the policy's limit.
-    """
-
-    row: UsageRow
-    granted: bool
-    entry: Entry | None
-    left: bool = False
-
-    @property
-    def in_doubt(self) -> bool:
-        """True if an earlier request of the row may have been carried out."""
-        return self.entry is not None and may_be_done(self.entry)
-
-    @property
-    def waits(self) -> bool:
-        """True if another worker is sending it."""
-        return not (self.granted or self.left) and self.entry is not None and self.entry.state is State.SENDING
 
 
 class Ledger:
@@ -139,7 +111,7 @@ class Ledger:
             actions = {key: (Action.KEEP, entry) for key, entry in elsewhere.items()}
             for row in rows:
                 if entry := found.get(row.key):
-                    alive = self._lease_monitor.may_be_alive(entry, me=self.worker, now=now, lease=LEASE)
+                    alive = self._lease_monitor.may_be_alive(entry, me=self.worker, now=now)
                     action = next_action(entry, digest=row.digest, me=self.worker, now=now, policy=policy, alive=alive)
                     actions[row.key] = action, entry
             return actions
@@ -259,7 +231,7 @@ class Ledger:
             claims.append(Claim(row=row, granted=granted, entry=before.get(row.key) if granted else entry_now))
         # A row that is claimed once more by the same worker stays in doubt.
         self._in_doubt |= {claim.row.key for claim in claims if claim.granted and claim.in_doubt}
-        self._lease_monitor.log_waits([claim.entry for claim in claims if claim.waits and claim.entry is not None], lease=LEASE)
+        self._lease_monitor.log_waits([claim.entry for claim in claims if claim.waits and claim.entry is not None])
         return [*claims, *left.values()]
 
     def _count_sent(self, sql: LedgerStatements) -> int:
@@ -293,9 +265,7 @@ class Ledger:
         return beyond
 
     def _next_action(self, row: UsageRow, entry: Entry, *, now: int, policy: Policy) -> Action:
-        alive = entry.state is State.SENDING and self._lease_monitor.is_alive(
-            row.key, entry, me=self.worker, now=now, lease=LEASE
-        )
+        alive = entry.state is State.SENDING and self._lease_monitor.is_alive(row.key, entry, me=self.worker, now=now)
         return next_action(entry, digest=row.digest, me=self.worker, now=now, policy=policy, alive=alive)
 
     def record(self, outcomes: Mapping[str, Outcome]) -> None:
@@ -375,7 +345,7 @@ class Ledger:
 
         def find(sql: LedgerStatements) -> LeftInDoubt:
             now = self._now(sql)
-            may_be_alive = partial(self._lease_monitor.may_be_alive, me=self.worker, now=now, lease=LEASE)
+            may_be_alive = partial(self._lease_monitor.may_be_alive, me=self.worker, now=now)
             return find_left(sql, operation=self.operation, now=now, among=among, may_be_alive=may_be_alive)
 
         return self._read(find)

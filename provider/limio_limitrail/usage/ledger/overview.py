@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
-from limio_limitrail.usage.ledger.ledger import LEASE
 from limio_limitrail.usage.ledger.model import Outcome, Worker, describe_outcome
 from limio_limitrail.usage.ledger.open_rows import WITH_LIMIT, Filter, OpenRow, find_open
 from limio_limitrail.usage.ledger.sql import LedgerStatements, instant
@@ -174,7 +173,7 @@ class LedgerReader:
 
         def find(sql: LedgerStatements) -> list[OpenRow]:
             now = self._now(sql)
-            may_be_alive = partial(self._lease_monitor.may_be_alive, me=self._worker, now=now, lease=LEASE)
+            may_be_alive = partial(self._lease_monitor.may_be_alive, me=self._worker, now=now)
             return find_open(sql, wanted, changes_table=self._changes_table, now=now, may_be_alive=may_be_alive)
 
         return self._read(find)

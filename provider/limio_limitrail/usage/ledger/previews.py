@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.sql.session import Session
-from limio_limitrail.usage.ledger.ledger import Claim
+from limio_limitrail.usage.ledger.claims import Claim
 from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.ledger.rules import Policy

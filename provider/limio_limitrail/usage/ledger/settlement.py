@@ -27,7 +27,6 @@ from limio_limitrail.usage.ledger.decisions import (
     read_decision,
 )
 from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
-from limio_limitrail.usage.ledger.ledger import LEASE
 from limio_limitrail.usage.ledger.ledger_scan import ScanFilter, ScannedRow, scan_rows
 from limio_limitrail.usage.ledger.model import Worker
 from limio_limitrail.usage.ledger.open_rows import (
@@ -153,7 +152,7 @@ class Settlements:
 
         def find(sql: LedgerStatements) -> list[OpenRow]:
             now = self._now(sql)
-            may_be_alive = partial(self._lease_monitor.may_be_alive, me=self._worker, now=now, lease=LEASE)
+            may_be_alive = partial(self._lease_monitor.may_be_alive, me=self._worker, now=now)
             return find_open(sql, wanted, changes_table=self.changes_table, now=now, may_be_alive=may_be_alive)
 
         return self._transactions.read(lambda session: find(self._statements(session)))
@@ -169,7 +168,7 @@ class Settlements:
 
             def read(session: Session, after: str = after) -> tuple[list[ScannedRow], str | None]:
                 sql = self._statements(session)
-                may_be_alive = partial(self._lease_monitor.may_be_alive, me=self._worker, now=self._now(sql), lease=LEASE)
+                may_be_alive = partial(self._lease_monitor.may_be_alive, me=self._worker, now=self._now(sql))
                 return scan_rows(sql, wanted, after=after, may_be_alive=may_be_alive)
 
             rows, after = self._transactions.read(read)
@@ -253,10 +252,10 @@ class Settlements:
         entry = entry_of(row)
         if entry is None or entry.state is not State.SENDING:
             return False
-        if self._lease_monitor.may_be_alive(entry, me=self._worker, now=now, lease=LEASE):
+        if self._lease_monitor.may_be_alive(entry, me=self._worker, now=now):
             return True
         # Whether its lease moves is seen when the row is settled.
-        while self._lease_monitor.is_alive(row[KEY], entry, me=self._worker, now=now, lease=LEASE):
+        while self._lease_monitor.is_alive(row[KEY], entry, me=self._worker, now=now):
             time.sleep(_WATCH_EVERY)
         return False
 
