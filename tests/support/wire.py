@@ -129,23 +129,21 @@ class WireServer:
                 threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
     def _talk(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection:
-            if self._tls:
-                connection = self._tls.wrap_socket(connection, server_side=True)
+        with contextlib.suppress(OSError), secured(connection, tls=self._tls) as opened:
             waiting = b""
             while True:
-                request, waiting = self._read(connection, waiting)
+                request, waiting = self._read(opened, waiting)
                 if request is None:
                     return
                 if b"/token" in request.split(b"\r\n", 1)[0]:
                     self.tokens += 1
                     token = TOKEN.replace(b"1234567890", b"%010d" % self.tokens) if self.new_tokens else TOKEN
-                    connection.sendall(answer(200, token))
+                    opened.sendall(answer(200, token))
                     continue
                 self.requests.append(request)
                 behaviour = self.script.pop(0) if self.script else BEHAVIOURS["200"]
                 self.before(behaviour)
-                connection.sendall(behaviour.sent)
+                opened.sendall(behaviour.sent)
                 match behaviour.then:
                     case "close":
                         return
@@ -153,7 +151,7 @@ class WireServer:
                         self._over.wait(30)
                         return
                     case "reset":
-                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                         return
 
     def _read(self, connection: socket.socket, waiting: bytes) -> tuple[bytes | None, bytes]:
@@ -218,15 +216,29 @@ def make_certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
 
 
 @contextlib.contextmanager
+def secured(connection: socket.socket, *, tls: ssl.SSLContext | None) -> Iterator[socket.socket]:
+    """Speak TLS over a connection, if it is to, and close it in the end.
+
+    A socket that a thread leaves to Python would warn of it, which is an error in whichever test begins at that moment.
+    """
+    with connection:
+        if tls is None:
+            yield connection
+            return
+        with tls.wrap_socket(connection, server_side=True) as wrapped:
+            yield wrapped
+
+
+@contextlib.contextmanager
 def raw_server(talk: Callable[[socket.socket], object], *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve each connection by a function, which may go on for ever: it ends with the connection. Gives the URL."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 
     def one(connection: socket.socket) -> None:
         # An attack ends where the other side hangs up, and one that is never cut off ends with the test.
-        with contextlib.suppress(OSError), connection:
-            connection.settimeout(60)
-            talk(tls.wrap_socket(connection, server_side=True) if tls else connection)
+        connection.settimeout(60)
+        with contextlib.suppress(OSError), secured(connection, tls=tls) as opened:
+            talk(opened)
 
     def serve() -> None:
         with contextlib.suppress(OSError):

@@ -28,16 +28,18 @@ _MAX_READ = 10 * MAX_LENGTH
 
 _MASK = "***"
 
-_BEARER = lazy_pattern(r"(?i)\b((?:bearer|basic)\s+)[\w.~+/=-]{6,}")
+_BEARER = lazy_pattern(r"(?i)\b((?:bearer(?:%20|[\\\"':=,+\s])+|basic(?:%20|\s)+))[\w.~+/=-]{6,}")
 _NAMED = lazy_pattern(
     # Quotes and signs between name and value, and in the value, may be escaped as in JSON or HTML.
-    r"(?i)\b((?:client_secret|access_token|token|password|secret|recover)"
+    # Whatever stands before these words belongs to the name: clientSecret, refresh_token.
+    r"(?i)((?:token|password|passwd|passphrase|pwd|secret|api[_-]?key|recover)"
     r"(?:(?:&\w{2,6};|[\\\"':={\s]){1,24}|\W{1,4}))"
     r"(?:[\w.~+/%-]|\\+[/u]|&#?\w{2,8};){4,}"
 )
 
 _REPLACEMENTS = (
-    (lazy_pattern(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+"), " "),
+    # With the invisible ones that change the order in which a text is shown.
+    (lazy_pattern(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\s]+"), " "),
     (_BEARER, r"\1***"),
     (lazy_pattern(r"\beyJ[\w-]+(\.[\w-]*){0,2}"), _MASK),
     (_NAMED, r"\1***"),
@@ -46,7 +48,10 @@ _REPLACEMENTS = (
 )
 
 _ID = lazy_pattern(r"[A-Za-z0-9_.:/+=-]*")
-_SUSPECT = lazy_pattern(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s@?]|eyJ|(?i:token|password|secret|recover)")
+_SUSPECT = lazy_pattern(
+    r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\s@?]|eyJ"
+    r"|(?i:token|passw|passphrase|pwd|secret|api[_-]?key|recover|bearer|basic)"
+)
 """Without any of these a text needs no replacement: most are ids, which every response has."""
 
 
@@ -74,7 +79,11 @@ def _is_id(text: str) -> bool:
     if _ID.fullmatch(text) is None:
         return False
     low = text.lower()
-    return not ("eyj" in low or "token" in low or "password" in low or "secret" in low or "recover" in low)
+    # Written out, which takes a third of the time of a loop.
+    return not (
+        "eyj" in low or "token" in low or "pass" in low or "pwd" in low or "secret" in low or "apik" in low or "api_k" in low
+        or "api-k" in low or "recover" in low or "bearer" in low or "basic" in low
+    )  # fmt: skip
 
 
 def safe_uri(text: object) -> str | None:

@@ -197,11 +197,32 @@ def test_a_uri_loses_its_query_and_its_fragment():
         "password=unknown-here-1",
         "&quot;password&quot;:&quot;unknown-here-1&quot;",
         "Bearer unknown-here-1",
+        "Bearer\x00unknown-here-1",
+        "Bearer\u200bunknown-here-1",
+        "Bearer%20unknown-here-1",
+        "Bearer+unknown-here-1",
+        "bearer:unknown-here-1",
+        '["Bearer","unknown-here-1"]',
+        "Basic\nunknown-here-1",
+        "password\x00=\x1funknown-here-1",
+        "clientSecret: unknown-here-1",
+        '{"accessToken":"unknown-here-1"}',
+        "refresh_token=unknown-here-1",
+        "X-Api-Key: unknown-here-1",
+        "APIKEY=unknown-here-1",
+        "pwd=unknown-here-1",
+        "db_passwd: unknown-here-1",
+        "client_secret%3Dunknown-here-1",
         "/a?x=unknown-here-1",
     ],
 )
 def test_what_looks_like_a_credential_is_masked_although_nobody_knows_it(text):
     assert "unknown-here-1" not in safe_text(text)
+
+
+@pytest.mark.parametrize("sign", ["\x00", "\x1b", "\u2028", "\u202e", "\u2066", "\u200b", "\ufeff"])
+def test_no_sign_changes_how_a_line_of_the_log_is_shown(sign):
+    assert safe_text(f"the order{sign}dlo") == "the order dlo"
 
 
 class TestWhatIsRemembered:
