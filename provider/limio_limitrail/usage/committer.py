@@ -58,9 +58,17 @@ KILL_TIMEOUT = 3.0
 ABORT_TIMEOUT = 90.0
 """Seconds to wait for requests in flight when sending stops for another reason."""
 
+_UNSURE = 5.0
+"""Seconds before the end of a lease in which nothing is sent any more: a request takes a moment to get there."""
+
 _PROGRESS_EVERY = 5.0
 _POLL_INTERVAL = 0.1
 _ASK_OTHERS_EVERY = 1.0
+
+
+def _valid_until() -> float:
+    """Return until when rows may be sent whose claims are made or renewed now, in seconds of `uptime`."""
+    return uptime() + LEASE - _UNSURE
 
 
 class UsageCommitter:
@@ -196,7 +204,7 @@ class UsageCommitter:
     def _claim(self, rows: list[UsageRow], *, known: dict[str, Claim] | None = None) -> None:
         if not rows:
             return
-        valid_until = uptime() + LEASE - 5.0
+        valid_until = _valid_until()
         granted = []
         for claim in self._ledger.claim(rows, policy=self._policy):
             if claim.granted:
@@ -312,7 +320,7 @@ class UsageCommitter:
         """Send the heartbeat: extend the leases of the rows in flight."""
         if time.monotonic() - self._renewed_at > LEASE / 3:
             self._renewed_at = time.monotonic()
-            valid_until = uptime() + LEASE - 5.0
+            valid_until = _valid_until()
             self._ledger.renew(list(self._in_flight))
             self._send_loop.renew(valid_until=valid_until)
 

@@ -158,6 +158,24 @@ def test_a_repointed_connection_mixes_no_tenants(home, limio_emulator, limio_emu
     assert "this one starts over. What differs: the API's URLs or client." in home.output()
 
 
+def test_another_length_of_slices_is_another_pull(home, limitrail_emulator, tmp_path):
+    rows = [{"id": f"u{hour}", "committedAt": f"2026-03-01T{hour:02}:00:00Z"} for hour in range(24)]
+    limitrail_emulator.limitrail.add_usage(rows, tenant="demo")
+    dag = """
+    LimitRailToSqlOperator(
+        task_id="load", resource="usage", sql_conn_id="duck", table="usage", since="2026-03-01", until="2026-03-02",
+        slice_size=timedelta(hours={hours}),
+    )
+    """
+    home.write_dag(dag.format(hours=6))
+    assert home.attempt("load", kill=["after state", 2]).code == SIGKILL
+    home.write_dag(dag.format(hours=4))
+    assert home.attempt("load").task("load")["state"] == "success", home.output()[-4000:]
+    ids = sorted(row["id"] for row in duck_rows(tmp_path / "warehouse.duckdb", "usage"))
+    assert ids == sorted(row["id"] for row in rows)
+    assert "What differs: time range." in home.output()
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("change", ["client", "scope", "tenant"])
 def test_another_client_of_limitrail_is_another_pull(home, limitrail_emulator, tmp_path, change):

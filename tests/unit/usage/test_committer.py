@@ -14,11 +14,12 @@ from functools import partial
 import pytest
 
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.usage import committer as batch_module
-from limio_limitrail.usage import send_loop as couriers_module
+from limio_limitrail.usage import committer as committer_module
+from limio_limitrail.usage import send_loop as send_loop_module
 from limio_limitrail.usage.committer import StoppedError, UsageCommitter
 from limio_limitrail.usage.interrupts import uptime
 from limio_limitrail.usage.ledger import transactions as transactions_module
+from limio_limitrail.usage.ledger.leases import LEASE
 from limio_limitrail.usage.ledger.model import Outcome
 from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
@@ -184,7 +185,7 @@ def test_a_row_that_was_refused_for_haste_is_sent_again_and_all_slow_down(db, ma
 
 
 def test_nothing_but_refusals_ends_at_last_and_gives_everything_back(db, make_batch, monkeypatch):
-    monkeypatch.setattr(batch_module, "LONGEST_REFUSAL", 0.2)
+    monkeypatch.setattr(committer_module, "LONGEST_REFUSAL", 0.2)
     batch = make_batch(RateLimited(retry_after=0.01, cause=RuntimeError("429 for ever")))
     with pytest.raises(RuntimeError, match="429 for ever"):
         batch.run(make_rows(20), total=20)
@@ -270,12 +271,12 @@ def test_an_error_that_nobody_foresaw_leaves_the_row_in_doubt(db, make_batch, po
 
 def test_a_task_that_is_told_to_stop_has_written_all_before_airflow_kills_it():
     """Airflow kills it after five seconds, of which two are for the database and the end of the process."""
-    assert batch_module.KILL_TIMEOUT <= 3.0
+    assert committer_module.KILL_TIMEOUT <= 3.0
 
 
 @pytest.mark.parametrize(("policy", "state"), [(PARK, "parked"), (RESEND, "unknown")])
 def test_stop_ends_though_requests_hang(db, make_batch, monkeypatch, policy, state):
-    monkeypatch.setattr(batch_module, "KILL_TIMEOUT", 0.5)
+    monkeypatch.setattr(committer_module, "KILL_TIMEOUT", 0.5)
     hang = threading.Event()
     batch = make_batch(lambda row, wait: GOOD if row.number != 2 else (hang.wait(ENDS), GOOD)[1], policy=policy, concurrency=1)
     rows = make_rows(20)
@@ -301,7 +302,7 @@ def test_stop_before_the_beginning_sends_nothing(db, make_batch):
 
 def test_rows_of_another_worker_are_waited_for(db, make_batch, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(batch_module, "_ASK_OTHERS_EVERY", 0.05)
+    monkeypatch.setattr(committer_module, "_ASK_OTHERS_EVERY", 0.05)
     rows = make_rows(6)
     other = make_batch(GOOD, "other")
     claims = other.ledger.claim(rows[:3], policy=PARK)
@@ -336,7 +337,7 @@ def test_what_another_worker_left_in_doubt_is_not_forgotten_for_a_claim_that_gre
         assert taken.granted
         other.script.sent.append(row.number)
         other.ledger.record({row.key: Outcome(state=State.UNKNOWN, detail="no answer")})
-        monkeypatch.setattr(couriers_module, "uptime", lambda: uptime() + 1000)
+        monkeypatch.setattr(send_loop_module, "uptime", lambda: uptime() + LEASE)
         return claims
 
     batch.ledger.claim = claim

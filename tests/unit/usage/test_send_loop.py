@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from limio_limitrail.usage import send_loop as couriers_module
+from limio_limitrail.usage import send_loop as send_loop_module
 from limio_limitrail.usage.interrupts import uptime
 from limio_limitrail.usage.ledger.claims import Claim
 from limio_limitrail.usage.ledger.model import Entry, Outcome
@@ -186,7 +186,7 @@ def test_connections_are_closed_in_the_loop_when_all_is_over(make_send_loop):
 
 
 def test_dismissed_it_does_not_wait_for_a_request_that_hangs(make_send_loop, monkeypatch):
-    monkeypatch.setattr(couriers_module, "_JOIN_TIMEOUT", ENDS)
+    monkeypatch.setattr(send_loop_module, "_JOIN_TIMEOUT", ENDS)
 
     async def send(row, wait):
         await asyncio.to_thread(release.wait, ENDS)
@@ -318,7 +318,7 @@ def test_between_two_tries_a_claim_must_have_been_valid_without_a_gap(make_send_
         return GOOD
 
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(couriers_module, "uptime", lambda: clock.now)
+    monkeypatch.setattr(send_loop_module, "uptime", lambda: clock.now)
     send_loop = make_send_loop(Loop(send))
     send_loop.submit(claims(1), valid_until=55.0)
     assert (collect(send_loop, 1)[1] is GOOD) == goes_on
