@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 8
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
 	@echo "make test    run the tests that find most per second, in under eight minutes"
-	@echo "make test-all   run all tests, in about half an hour"
+	@echo "make test-all   run all tests, in about twenty-five minutes"
 	@echo "make test-ui    use Airflow's pages in a real browser (needs Chromium), and take the pictures in docs/images"
 	@echo "make test-cluster   Airflow with CeleryExecutor, Redis and two workers, one of which is killed (needs redis-server)"
 	@echo "make lint    ruff, mypy --strict, import-linter"
