@@ -31,10 +31,16 @@ _MASK = "***"
 _BEARER = lazy_pattern(r"(?i)\b((?:bearer(?:%20|[\\\"':=,+\s])+|basic(?:%20|\s)+))[\w.~+/=-]{6,}")
 _NAMED = lazy_pattern(
     # Quotes and signs between name and value, and in the value, may be escaped as in JSON or HTML.
-    # Whatever stands before these words belongs to the name: clientSecret, refresh_token.
-    r"(?i)((?:token|password|passwd|passphrase|pwd|secret|api[_-]?key|recover)"
+    r"(?i)\b((?:client_secret|access_token|token|password|secret|recover)"
     r"(?:(?:&\w{2,6};|[\\\"':={\s]){1,24}|\W{1,4}))"
     r"(?:[\w.~+/%-]|\\+[/u]|&#?\w{2,8};){4,}"
+)
+_ASSIGNED = lazy_pattern(
+    # Whatever stands before these words belongs to the name, as in clientSecret and refresh_token. Only with a sign that gives
+    # the name a value, and not for numbers: input_token-usage and input_token=5000 are of a meter.
+    r"(?i)((?:token|password|passwd|passphrase|pwd|secret|api[_-]?key)"
+    r"(?:&\w{2,6};|[\\\"'\s]){0,12}(?:[:=]|%3[AD])(?:&\w{2,6};|[\\\"'\s]){0,12})"
+    r"(?!\d{1,12}(?![\w.~+/%-]))(?:[\w.~+/%-]|\\+[/u]|&#?\w{2,8};){4,}"
 )
 
 _REPLACEMENTS = (
@@ -43,6 +49,7 @@ _REPLACEMENTS = (
     (_BEARER, r"\1***"),
     (lazy_pattern(r"\beyJ[\w-]+(\.[\w-]*){0,2}"), _MASK),
     (_NAMED, r"\1***"),
+    (_ASSIGNED, r"\1***"),
     (lazy_pattern(r"[^\s@\"'<>]+@[^\s@\"'<>]+"), "***@***"),
     (lazy_pattern(r"(?<=\S)\?[^\s\"'<>]*=[^\s\"'<>]*"), "?***"),
 )
@@ -126,7 +133,7 @@ def _masked(text: str) -> str:
 def _values(text: str) -> Iterator[tuple[int, int]]:
     """Yield where the values are that a name in front of them shows to be credentials."""
     if _SUSPECT.search(text):
-        for pattern in (_BEARER, _NAMED):
+        for pattern in (_BEARER, _NAMED, _ASSIGNED):
             for found in pattern.finditer(text):
                 yield found.end(1), found.end()
 

@@ -220,6 +220,13 @@ def test_what_looks_like_a_credential_is_masked_although_nobody_knows_it(text):
     assert "unknown-here-1" not in safe_text(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["input_token-usage", "llm.output_token/large", "input_token=5000", "cached_token: 123456", "res_pwd-1234"]
+)
+def test_names_of_meters_and_ids_stay(text):
+    assert safe_text(text) == text
+
+
 @pytest.mark.parametrize("sign", ["\x00", "\x1b", "\u2028", "\u202e", "\u2066", "\u200b", "\ufeff"])
 def test_no_sign_changes_how_a_line_of_the_log_is_shown(sign):
     assert safe_text(f"the order{sign}dlo") == "the order dlo"

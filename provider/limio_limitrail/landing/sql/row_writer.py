@@ -95,27 +95,24 @@ class RowWriter:
 
         :raises LandingError: the database writes or deletes fewer rows than it was told to.
         """
-        run_id = self.target.run_id
-        self.touched.note(self.statements.rows_of_run(), run_id)
-        deleted = self.session.execute(self.statements.delete_run(), run_id)
-        return self._insert(staged=staged, deleted=deleted, left=self.session.query(self.statements.has_rows_of_run(), run_id))
+        run_id, sql = self.target.run_id, self.statements
+        self.touched.note(sql.rows_of_run(), run_id)
+        return self._insert_after(sql.delete_run(), sql.has_rows_of_run(), run_id, staged=staged)
 
     def replace_all(self, *, staged: int) -> LoadResult:
         """Insert all rows in place of what the table has.
 
         :raises LandingError: the database writes or deletes fewer rows than it was told to.
         """
-        deleted = self.session.execute(self.statements.delete_all())
-        return self._insert(staged=staged, deleted=deleted, left=self.session.query(self.statements.has_rows()))
+        return self._insert_after(self.statements.delete_all(), self.statements.has_rows(), staged=staged)
 
-    def _insert(self, *, staged: int, deleted: int, left: Sequence[tuple[int]]) -> LoadResult:
-        [(any_left,)] = left
-        if any_left:
-            raise LandingError(
-                f"{self.statements.plan.table}: deleted rows are still there, and would be duplicated. {ROWS_SKIPPED}"
-            )
-        metadata = values_of(self.statements.plan.metadata)
-        slices = self.session.staged_slices(self.statements.stage)
-        inserted = sum(self.session.execute(self.statements.insert_in_order(numbers), *metadata) for numbers in slices)
-        expect_rows(self.statements.plan.table, found=inserted, wanted=staged)
+    def _insert_after(self, delete: str, has_left: str, *values: object, staged: int) -> LoadResult:
+        session, sql = self.session, self.statements
+        deleted = session.execute(delete, *values)
+        [(left,)] = session.query(has_left, *values)
+        if left:
+            raise LandingError(f"{sql.plan.table}: deleted rows are still there, and would be duplicated. {ROWS_SKIPPED}")
+        metadata = values_of(sql.plan.metadata)
+        inserted = sum(session.execute(sql.insert_in_order(numbers), *metadata) for numbers in session.staged_slices(sql.stage))
+        expect_rows(sql.plan.table, found=inserted, wanted=staged)
         return LoadResult(inserted=inserted, deleted=deleted)
