@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Put the snippets of the docs in from the files that the tests run: ``python docs/include_snippets.py``. A test compares them.
 
-A snippet is announced by ``<!-- snippet: FILE NAME -->`` before a code block, and stands in FILE between ``# [START NAME]`` and
+A snippet is marked by ``<!-- snippet: FILE NAME -->`` before a code block, and stands in FILE between ``# [START NAME]`` and
 ``# [END NAME]``.
 """
 

@@ -21,7 +21,7 @@ class Block:
     :param section: the heading that it stands under.
     :param language: what follows the fence.
     :param text: what stands between the fences.
-    :param snippet: the file and the name that an announcement before it gives.
+    :param snippet: the file and the name that a comment before it gives.
     """
 
     page: str
@@ -54,8 +54,8 @@ def blocks(page: str, *, section: str | None = None, language: str | None = None
                 fence, kind, lines = opened[1], opened[2].strip(), []
             elif named := re.match(r"#+ (.*)$", line):
                 heading = named[1]
-            elif announced := re.match(r"<!-- snippet: (.*) -->$", line):
-                snippet = announced[1]
+            elif marker := re.match(r"<!-- snippet: (.*) -->$", line):
+                snippet = marker[1]
             elif line.strip():
                 snippet = None
         elif line.strip() == fence:

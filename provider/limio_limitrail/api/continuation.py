@@ -90,7 +90,7 @@ class ListEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContinuationHint(msgspec.Struct, frozen=True, kw_only=True):
-    """A member or a header that announces more than has come.
+    """A member or a header that reports more than has come.
 
     :param path: the member's dotted path, or the header's name.
     :param is_header: True for a header.
@@ -120,7 +120,7 @@ class ContinuationHint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_continuation(meta: Mapping[str, msgspec.Raw], headers: Mapping[str, str], *, end: ListEnd) -> ContinuationHint | None:
-    """Return the member besides the records, or the header, that announces more than has come; None if none does."""
+    """Return the member besides the records, or the header, that reports more than has come; None if none does."""
     return next(chain(_in_object(meta, (), end=end, about_pages=True), _in_headers(headers, end=end)), None)
 
 

@@ -60,7 +60,7 @@ class ListReader:
     :param page_size: records a page; it is halved where the API finds a page too large, and stays so.
     :param cursor: where to continue; by default the first page.
     :param records_read: records that came before `cursor`, for the check of the total.
-    :param total: the total that the API announced, where reading continues.
+    :param total: the total that the API reported, where reading continues.
     :param limits: retry limits of each request, instead of the client's.
     :param sleep: waits that many seconds between attempts, instead of the client's own.
     """
@@ -268,14 +268,14 @@ class ListReader:
         self.records_read += len(page.raw_records)
         limit = 2 * self.total + self.page_size if self.total is not None and self._is_total_exact else None
         if limit is not None and self.records_read > limit and page.next_cursor:
-            reason = f"{self.records_read} records came where the response announced {self.total}: it runs in circles"
+            reason = f"{self.records_read} records came where the response reported {self.total}: it runs in circles"
             raise ProtocolError(self._context(reason))
 
     def _check_total(self, *, resumed: bool) -> None:
         total, came = self.total, self.records_read
         if total is None or came >= total:
             return
-        missing = self._context(f"the response announced {total} records and {came} came: {total - came} are missing")
+        missing = self._context(f"the response reported {total} records and {came} came: {total - came} are missing")
         if resumed or self.server_keeps_position:
             raise CursorRefusedError(missing)
         raise ProtocolError(missing)
@@ -288,7 +288,7 @@ class ListReader:
         if found is None:
             return
         reason = (
-            f"{found} announces more than the {self.records_read} records that came, and this Resource does not know how to get "
+            f"{found} reports more than the {self.records_read} records that came, and this Resource does not know how to get "
             f"it. {found.advice}; or, if that is not what it means, ignored_members=({found.path!r},)"
         )
         raise ProtocolError(self._context(reason))

@@ -136,7 +136,7 @@ class CursorString:
 
 @dataclass(frozen=True, kw_only=True)
 class SinglePage:
-    """A list that comes whole in one response. One that announces more is an error (`limio_limitrail.api.continuation`)."""
+    """A list that comes whole in one response. One that reports more is an error (`limio_limitrail.api.continuation`)."""
 
     page_size_param: str | None = None
     cursor_repeats: bool = False

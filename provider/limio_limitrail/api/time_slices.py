@@ -100,7 +100,7 @@ def check_concurrency(concurrency: int, *, slice_size: timedelta | None) -> None
 
 
 class SliceCursor(msgspec.Struct, frozen=True, kw_only=True):
-    """A position in a slice: the next page's cursor, None at the beginning; the records before it; and the announced total."""
+    """A position in a slice: the next page's cursor, None at the beginning; the records before it; and the reported total."""
 
     page: Cursor | None = None
     records_read: int = 0
@@ -254,7 +254,7 @@ class SlicedListReader:
     cursor: Cursor | None = None
     concurrency: int = 1
     total: int | None = field(default=None, init=False)
-    """None: what an API announces is about one slice."""
+    """None: what an API reports is about one slice."""
     server_time: datetime | None = field(default=None, init=False)
     """When the API began to respond, by its own clock."""
     _is_stateful: bool = field(default=False, init=False, repr=False)

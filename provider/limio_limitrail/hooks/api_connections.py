@@ -165,7 +165,7 @@ def _read_optional(fields: Fields, field: str, read: Callable[[str, object], T])
 
 
 def scopes_to_ask(settings: LimitRailSettings, *, scope: str | Sequence[str] | None, conn_id: str) -> tuple[str, ...]:
-    """Give the scopes that a token is asked with: the connection's and a task's own, sorted, each once.
+    """Return the scopes to request a token with: the connection's and a task's own, sorted, each once.
 
     :raises ConnectionFieldError: neither names one, and LimitRail gives no token without (LimitRail developer console).
     :raises ParameterError: the task's are no scopes.

@@ -28,7 +28,7 @@ _M_ARENA_MAX = -8
 
 
 def keep_caches_small() -> None:
-    """Have Arrow and glibc keep little freed memory in this process, unless its environment says what they do.
+    """Make Arrow and glibc keep little freed memory in this process, unless its environment says what they do.
 
     Call it before Arrow is loaded, which otherwise continues to use the allocator that it has, apart from what Python asks for.
     """

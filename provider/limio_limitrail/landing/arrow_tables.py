@@ -127,7 +127,7 @@ def without_columns(rows: int) -> pa.Table:
 
 
 def conform(table: pa.Table, schema: Mapping[str, Kind]) -> pa.Table:
-    """Give a table the columns of a wider schema."""
+    """Add the columns that a wider schema has, and cast the others to it."""
     import pyarrow as pa
 
     own = schema_of(table)

@@ -123,7 +123,7 @@ class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     :param saved_at: when this checkpoint was saved.
     :param cursor: the next page's cursor; None at the beginning and at the end.
     :param page_size: records a page, which may have shrunk on the way.
-    :param total: the total that the API announced.
+    :param total: the total that the API reported.
     :param read: the records that came from the API.
     :param pages: the pages that came.
     :param parts: the finished parts.

@@ -35,7 +35,7 @@ class PageReader(Protocol):
 
     @property
     def total(self) -> int | None:
-        """The number of records that the API announced, if it did."""
+        """The number of records that the API reported, if it did."""
 
     @property
     def server_time(self) -> datetime | None:

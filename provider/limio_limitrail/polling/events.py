@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The events of a watch: what it announces, and which of them a Dag run is to handle."""
+"""The events of a watch: what it emits, and which of them a Dag run is to handle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_IDS = 100
 """Ids that an event lists; the rest is counted, and can be asked for by its range of time."""
 
 MAX_CLAIMS = 200
-"""Events of other runs that are remembered. A second announcement follows the first by a few events at most."""
+"""Events of other runs that are remembered. A second emission follows the first by a few events at most."""
 
 FORMAT = 1
 """The format of events, and of claims."""
@@ -36,7 +36,7 @@ FORMAT = 1
 class ChangeEvent:
     """New or changed records of a list: the payload of an asset event.
 
-    :param event_id: identifies the event. An event that is announced a second time has the same.
+    :param event_id: identifies the event. An event that is emitted a second time has the same.
     :param resource: the list.
     :param count: number of records.
     :param ids: the primary keys of the first hundred.
@@ -143,7 +143,7 @@ def _unreadable(key: str, reason: str) -> ParameterError:
 def new_events(context: Context, asset: Asset) -> list[ChangeEvent]:
     """Return the events that this Dag run is to handle. Each event belongs to one run of a Dag.
 
-    Airflow alone does not ensure that. A watch whose triggerer is killed may announce an event twice, with one id, and each
+    Airflow alone does not ensure that. A watch whose triggerer is killed may emit an event twice, with one id, and each
     starts a run. Airflow up to 3.3.2 gives a run only the first of several events that come at nearly the same time, or while the
     Dag has its maximum of active runs; the others wait for the next event. So a run gets the events that started it and those
     that came since, without those that another run of the Dag has: these claims are stored in the asset's state store. A retried
@@ -154,7 +154,7 @@ def new_events(context: Context, asset: Asset) -> list[ChangeEvent]:
 
     :param context: the task's. The asset must be among the task's ``inlets``.
     :raises KeyError: the asset is not among the task's inlets.
-    :raises ParameterError: a newer version of the package has announced an event or stored the claims, or they are damaged.
+    :raises ParameterError: a newer version of the package has emitted an event or stored the claims, or they are damaged.
     :raises Exception: Airflow does not say which events came, and the run would get fewer than it got before. A retry may
         succeed.
     """
@@ -165,7 +165,7 @@ def new_events(context: Context, asset: Asset) -> list[ChangeEvent]:
     if stores is None:
         return [event for event, _ in own.values()]
     run_id = context["dag_run"].run_id
-    store, key = stores[asset], f"limio_limitrail.announced.{context['dag_run'].dag_id}"
+    store, key = stores[asset], f"limio_limitrail.emitted.{context['dag_run'].dag_id}"
     claims = _Claims.read(store.get(key), key=key)
     mine = claims.of(run_id)
     since = _events_since(context, asset, asset_events, is_required=not mine <= set(own))
@@ -207,7 +207,7 @@ def _events_since(context: Context, asset: Asset, events: list[Any], *, is_requi
 
 
 def _change_events(events: Iterable[Any]) -> dict[str, tuple[ChangeEvent, datetime]]:
-    """Return the watches' events among asset events, and when they were first announced: the oldest first, each once."""
+    """Return the watches' events among asset events, and when they were first emitted: the oldest first, each once."""
     found: dict[str, tuple[ChangeEvent, datetime]] = {}
     for event in sorted(events, key=lambda event: event.timestamp):
         try:

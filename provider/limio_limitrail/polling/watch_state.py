@@ -41,21 +41,21 @@ _EPOCH = datetime.fromtimestamp(0, tz=UTC)
 class WatchState:
     """The state of a watch.
 
-    It is stored before an event is announced, and again when Airflow has stored the event: a watch that is killed between the two
-    announces the same event a second time, with the same id.
+    It is stored before an event is emitted, and again when Airflow has stored the event: a watch that is killed between the two
+    emits the same event a second time, with the same id.
 
     :param unacknowledged: those of them that Airflow may not have stored.
     """
 
     watermark: Watermark
-    announced: int = 0
+    emitted: int = 0
     unacknowledged: tuple[ChangeEvent, ...] = ()
     source: Source | None = None
 
-    def announce(self, event: ChangeEvent, *, watermark: Watermark) -> WatchState:
+    def emit(self, event: ChangeEvent, *, watermark: Watermark) -> WatchState:
         """Return the state with one more event."""
         unacknowledged = (*self.unacknowledged, event)
-        return replace(self, watermark=watermark, announced=self.announced + 1, unacknowledged=unacknowledged)
+        return replace(self, watermark=watermark, emitted=self.emitted + 1, unacknowledged=unacknowledged)
 
     def acknowledge(self, event_ids: Collection[str]) -> WatchState:
         """Return the state after Airflow has stored events."""
@@ -66,7 +66,7 @@ class WatchState:
         return {
             "format": FORMAT,
             "watermark": self.watermark.to_json(),
-            "announced": self.announced,
+            "emitted": self.emitted,
             "unacknowledged": [event.to_json() for event in self.unacknowledged],
             "source": None if self.source is None else dict(self.source),
         }
@@ -84,7 +84,7 @@ class WatchState:
         try:
             return cls(
                 watermark=Watermark.from_json(data["watermark"]),
-                announced=number(data["announced"]),
+                emitted=number(data["emitted"]),
                 unacknowledged=tuple(ChangeEvent.from_json(event) for event in data["unacknowledged"]),
                 source=read_source(data.get("source")),
             )
@@ -110,7 +110,7 @@ class Watermark:
     """How far a watch has read.
 
     :param changed_after: the lower bound of the times that are still read; None for lists whose records have none.
-    :param remembered: records from there on that were announced, or existed at the start: seconds since 1970 by digest, 0 for
+    :param remembered: records from there on that were emitted, or existed at the start: seconds since 1970 by digest, 0 for
         those without a time.
     :param truncated: there were more than can be remembered, so that the lower bound is higher than it should be.
     """
@@ -183,7 +183,7 @@ def _second(when: datetime | None) -> int:
 def _bound_that_fits(timed: Mapping[int, int], *, changed_after: datetime | None, most: int) -> datetime | None:
     """Return the lower bound above which there are no more records than can be remembered.
 
-    Below it, a record that is not remembered would be announced again and again.
+    Below it, a record that is not remembered would be emitted again and again.
     """
     lowest = _second(changed_after)
     seconds = sorted((second for second in timed.values() if second >= lowest), reverse=True)

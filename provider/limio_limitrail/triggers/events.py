@@ -35,10 +35,10 @@ class WatchParameterError(ParameterError, TypeError):
 
 
 class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
-    """Poll a list, and announce what is new in it or has changed. The base of the triggers that people use.
+    """Poll a list, and emit what is new in it or has changed. The base of the triggers that people use.
 
     A record is new if its id and its time were not seen before; in a list whose records have no time, if anything in it has
-    changed. What exists when a watch starts is not announced. A failure is logged and retried for ever: it is seen in the log
+    changed. What exists when a watch starts is not emitted. A failure is logged and retried for ever: it is seen in the log
     only. Airflow 3.3 and later store in the state store of each watched asset how far the watch has read; on 3.2, a triggerer
     that restarts starts with what comes from then on.
 
@@ -48,7 +48,7 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
     :param path_params: values for the placeholders of the resource's path, such as ``service``.
     :param query_params: further query parameters.
     :param predicate: the import path of a function that says whether a record (a mapping) is of interest.
-    :param since: when the watch starts, announce what has changed since then, too: a datetime, or an ISO 8601 text.
+    :param since: when the watch starts, emit what has changed since then, too: a datetime, or an ISO 8601 text.
     :param poke_interval: between two polls: seconds, a timedelta, or an ISO 8601 duration such as ``PT5M``.
     :param overlap: how much later than a newer one a record may appear, likewise.
     :param page_size: records to ask for per page.
@@ -181,7 +181,7 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
         from limio_limitrail.triggers.poll_loops import poll_loop
         from limio_limitrail.triggers.watch import PollRound, shared_poll_of
 
-        # Events that were announced before a restart and may not be stored need not wait for the API.
+        # Events that were emitted before a restart and may not be stored need not wait for the API.
         yield PollRound()
         shared_poll = shared_poll_of(self.shared_stream_key())
         with self.connection_in_use():
@@ -189,13 +189,13 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
                 yield poll_round
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
-        """Announce what is new for this watch in the rounds of the shared loop."""
+        """Emit what is new for this watch in the rounds of the shared loop."""
         watcher = await self._make_watcher()
         from limio_limitrail.triggers.watch import shared_poll_of
 
         with shared_poll_of(self.shared_stream_key()).subscribe(watcher):
             async for poll_round in shared_stream:
-                async for event in self._announce(watcher, poll_round):
+                async for event in self._emit(watcher, poll_round):
                     yield event
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -208,14 +208,14 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
         last: PollRound | None = None
         with shared_poll.subscribe(watcher), self.connection_in_use():
             async for poll_round in poll_loop(watcher.spec, connection=self, shared_poll=shared_poll):
-                # By now Airflow has had the time of one interval to store what was announced.
+                # By now Airflow has had the time of one interval to store what was emitted.
                 if last is not None:
                     await last.acknowledge()
-                async for event in self._announce(watcher, poll_round):
+                async for event in self._emit(watcher, poll_round):
                     yield event
                 last = poll_round
 
-    async def _announce(self, watcher: Watcher, poll_round: PollRound) -> AsyncIterator[TriggerEvent]:
+    async def _emit(self, watcher: Watcher, poll_round: PollRound) -> AsyncIterator[TriggerEvent]:
         for event in await watcher.events_of(poll_round):
             yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call] # as above
 

@@ -30,7 +30,7 @@ class WatchProducer(SharedStreamProducer):
         return broker_payload
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
-        """Note that events were stored. Those for which that is uncertain are announced again after a restart."""
+        """Note that events were stored. Those for which that is uncertain are emitted again after a restart."""
         for item in batch:
             if item.outcome.is_clean:
                 await item.broker_payload.acknowledge()

@@ -38,7 +38,7 @@ class WatchSpec:
 
     :param api: the class of the trigger; with the rest but the times and the page size, it identifies the watch.
     :param is_named: it comes from the API's table, so that the connection may give it another path.
-    :param since: announce earlier changes from then on, too.
+    :param since: emit earlier changes from then on, too.
     :param overlap: how much later than a newer one a record may appear.
     """
 
@@ -108,7 +108,7 @@ def shared_poll_of(key: Hashable) -> SharedPoll:
 class Watcher:
     """A watch in a triggerer.
 
-    :param stores: the state stores of the assets that it announces for; none on Airflow 3.2.
+    :param stores: the state stores of the assets that it emits for; none on Airflow 3.2.
     """
 
     def __init__(self, spec: WatchSpec, *, stores: Sequence[Any]) -> None:
@@ -150,10 +150,10 @@ class Watcher:
             found = [None if value is None else WatchState.from_json(value) for value in stored]
         except ParameterError as error:
             raise ParameterError(f"{error.what}. The value is {self.key!r}") from None
-        # Of several assets', the latest counts: each event is announced for all of them at once.
+        # Of several assets', the latest counts: each event is emitted for all of them at once.
         latest = max(
             (state for state in found if state is not None),
-            key=lambda state: (state.announced, -len(state.unacknowledged)),
+            key=lambda state: (state.emitted, -len(state.unacknowledged)),
             default=None,
         )
         if latest is not None:
@@ -191,7 +191,7 @@ class Watcher:
         )
 
     async def events_of(self, poll_round: PollRound) -> tuple[ChangeEvent, ...]:
-        """Return the events to announce after a round. They are stored first.
+        """Return the events to emit after a round. They are stored first.
 
         An error is logged, and the next round finds the same again.
         """
@@ -200,7 +200,7 @@ class Watcher:
             try:
                 event = await self._new_event(poll_round.matches[self], source=poll_round.source)
             except Exception as error:  # noqa: BLE001 - as above
-                self._log_failure("announces nothing", error)
+                self._log_failure("emits nothing", error)
         events, self._to_repeat = self._to_repeat if event is None else (*self._to_repeat, event), ()
         if events:
             poll_round.on_acknowledged.append(partial(self._acknowledge, tuple(event.event_id for event in events)))
@@ -209,7 +209,7 @@ class Watcher:
     async def _new_event(self, matches: Matches, *, source: Source | None) -> ChangeEvent | None:
         if isinstance(matches, PredicateError):
             raise ParameterError(
-                f"predicate={self.spec.predicate!r} fails with {matches}. Correct it: what comes meanwhile is announced then"
+                f"predicate={self.spec.predicate!r} fails with {matches}. Correct it: what comes meanwhile is emitted then"
             )
         async with self._storing:
             if not self._is_same_list(source):
@@ -226,7 +226,7 @@ class Watcher:
             if not self._is_stored:
                 await self._store(state)
             if event is None and not started:
-                log.info("The watch of %s starts: changes from now on are announced.", self.spec.resource.name)
+                log.info("The watch of %s starts: changes from now on are emitted.", self.spec.resource.name)
             return event
 
     def _is_same_list(self, source: Source | None) -> bool:
@@ -236,8 +236,8 @@ class Watcher:
             return True
         since = self.spec.since
         log.warning(
-            "The watch of %s is of another list or tenant now (what differs: %s), and starts again: what %s is announced. Events "
-            "of the former one are not announced any more.",
+            "The watch of %s is of another list or tenant now (what differs: %s), and starts again: what %s is emitted. Events "
+            "of the former one are not emitted any more.",
             self.spec.resource.name,
             ", ".join(differ),
             "comes from now on" if since is None else f"has changed since {since.isoformat()}",
@@ -256,7 +256,7 @@ class Watcher:
         watermark = known.watermark.advance(matches, overlap=self.spec.overlap, now=datetime.now(tz=UTC))
         if watermark.truncated:
             log.warning(
-                "The watch of %s cannot remember more records: what appears late, with a time before %s, will not be announced. "
+                "The watch of %s cannot remember more records: what appears late, with a time before %s, will not be emitted. "
                 "Watch with a shorter overlap=",
                 self.spec.resource.name,
                 watermark.changed_after,
@@ -264,8 +264,8 @@ class Watcher:
         changes = known.watermark.changes(matches) if self._started else ()
         if not changes:
             return replace(known, watermark=watermark), None
-        event = ChangeEvent.of(changes, resource=self.spec.resource.name, watch=self.key, number=known.announced)
-        return known.announce(event, watermark=watermark), event
+        event = ChangeEvent.of(changes, resource=self.spec.resource.name, watch=self.key, number=known.emitted)
+        return known.emit(event, watermark=watermark), event
 
     async def _acknowledge(self, event_ids: tuple[str, ...]) -> None:
         async with self._storing:

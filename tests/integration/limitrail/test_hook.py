@@ -55,7 +55,7 @@ def test_pages_that_nobody_documented_are_an_error_and_no_short_list(hook, usage
     limitrail_emulator.configure_limitrail(page_size=24)
     assert hook.count("usage", **DAY) == 24
     limitrail_emulator.configure_limitrail(page_size=23)
-    with pytest.raises(ProtocolError, match=r"'nextCursor' announces more than the 23 records.*paging=CursorString"):
+    with pytest.raises(ProtocolError, match=r"'nextCursor' reports more than the 23 records.*paging=CursorString"):
         hook.count("usage", **DAY)
 
 

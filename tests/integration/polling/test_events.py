@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Event triggers against the emulator, through Airflow's own shared streams: each record is announced, and once."""
+"""Event triggers against the emulator, through Airflow's own shared streams: each record is emitted, and once."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def begun(triggerer: Triggerer, *stores: AssetStore) -> None:
     await triggerer.until(lambda: all(store.values for store in stores))
 
 
-def test_new_records_are_announced_once_and_old_ones_never(baskets):
+def test_new_records_are_emitted_once_and_old_ones_never(baskets):
     async def scenario() -> None:
         store, triggerer = AssetStore(), Triggerer()
         baskets.add(1)
@@ -302,7 +302,7 @@ def test_killed_before_airflow_has_kept_an_event(baskets):
     asyncio.run(scenario())
 
 
-def test_what_was_not_heard_is_announced_again_while_the_api_is_away(baskets, limio_emulator):
+def test_what_was_not_heard_is_emitted_again_while_the_api_is_away(baskets, limio_emulator):
     async def scenario() -> None:
         store, first = AssetStore(), Triggerer(keeps=False)
         first.start(watch(), store)
@@ -339,7 +339,7 @@ class SlowStore(AssetStore):
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_any_moment(baskets, seed):
-    """Every record is announced; a record has one event, and an event is always the same."""
+    """Every record is emitted; a record has one event, and an event is always the same."""
     chance = random.Random(seed)
 
     async def scenario() -> None:
@@ -374,7 +374,7 @@ def test_killed_at_any_moment(baskets, seed):
         assert ids(list(by_event.values())) == everything
         stored = {news["event_id"] for value in store.written for news in value["unacknowledged"]}
         assert by_event.keys() <= stored
-        assert kept(store)["announced"] == len(by_event)
+        assert kept(store)["emitted"] == len(by_event)
 
     asyncio.run(scenario())
 
@@ -428,7 +428,7 @@ def test_a_store_that_fails_for_a_while(baskets, caplog):
         store.fails = False
         await begun(triggerer, store)
 
-        # Before an announcement.
+        # Before an emission.
         store.fails = True
         baskets.add(1)
         await triggerer.until(baskets.looked(times=3))
@@ -497,7 +497,7 @@ def test_a_store_that_lags_behind_another(baskets, behind):
         early = dict(stores[behind].values)
         baskets.add(1)
         await first.until(lambda: len(first.events) == 1)
-        # Stored before it was announced.
+        # Stored before it was emitted.
         unacknowledged = [dict(store.values) for store in stores]
         await first.until(all_heard(*stores))
         await first.kill()
@@ -510,9 +510,9 @@ def test_a_store_that_lags_behind_another(baskets, behind):
             await life.until(baskets.looked())
             assert life.events == []
             await life.kill()
-            assert kept(stores[behind])["announced"] == 1
+            assert kept(stores[behind])["emitted"] == 1
 
-        # Killed between the two writes before an announcement: it is made now.
+        # Killed between the two writes before an emission: it is made now.
         stores[behind].values, stores[1 - behind].values = dict(early), dict(unacknowledged[1 - behind])
         last = Triggerer()
         last.start(watch(), *stores)
@@ -528,7 +528,7 @@ def test_a_store_that_lags_behind_another(baskets, behind):
     "garbage", ['"x"', "[]", '{"format": 2}', '{"format": 1, "watermark": {"changed_after": null, "remembered": "0000"}}']
 )
 def test_a_store_with_garbage(baskets, caplog, garbage):
-    """Nothing is announced, nothing overwritten, and others that watch the list do not suffer."""
+    """Nothing is emitted, nothing overwritten, and others that watch the list do not suffer."""
 
     async def scenario() -> None:
         stores, triggerer = [AssetStore(), AssetStore()], Triggerer()

@@ -22,7 +22,7 @@ def baskets(limio_emulator) -> Baskets:
 
 
 class Running:
-    """A trigger that runs, and what it has announced."""
+    """A trigger that runs, and what it has emitted."""
 
     def __init__(self, trigger: Any) -> None:
         self.payloads: list[dict[str, Any]] = []
@@ -58,7 +58,7 @@ def test_without_any_store(limio_emulator, baskets, caplog):
         await asyncio.sleep(0.1)
         baskets.add(1, 2)
         running = Running(watch(predicate="operator.truth"))
-        await running.until(lambda: "changes from now on are announced" in caplog.text)
+        await running.until(lambda: "changes from now on are emitted" in caplog.text)
         limio_emulator.on_request(lambda call: ticks.wait_for_more() if "/api/" in call.path else None)
         baskets.add(3)
         await running.until(lambda: len(running.payloads) == 1)

@@ -27,8 +27,8 @@ def kept(store):
     return json.loads(value)
 
 
-async def announce(triggerer, baskets, *numbers):
-    """Leave baskets, and wait until they are announced, alone and once."""
+async def emit(triggerer, baskets, *numbers):
+    """Leave baskets, and wait until they are emitted, alone and once."""
     before = len(triggerer.events)
     baskets.add(*numbers)
     await triggerer.until(lambda: len(triggerer.events) > before)
@@ -51,7 +51,7 @@ def test_a_repointed_connection(monkeypatch, limio_emulator, limio_emulator_fact
         store, triggerer = AssetStore(), Triggerer()
         triggerer.start(watch(), store)
         await stands(triggerer, store)
-        await announce(triggerer, ours, 1)
+        await emit(triggerer, ours, 1)
         before, events = kept(store)["source"], {payload["event_id"] for payload in triggerer.payloads()}
         # Among them one that the former tenant had as well.
         theirs.shown = list(ours.shown)
@@ -66,10 +66,10 @@ def test_a_repointed_connection(monkeypatch, limio_emulator, limio_emulator_fact
             limio_emulator.faults.add(Fault("status", match="/api", status=401, times=4))
         await stands(triggerer, store, before)
         assert "is of another list or tenant now (what differs: base URL" in caplog.text
-        assert "what comes from now on is announced" in caplog.text
-        await announce(triggerer, theirs, 4)
+        assert "what comes from now on is emitted" in caplog.text
+        await emit(triggerer, theirs, 4)
         assert not events & {payload["event_id"] for payload in triggerer.payloads()[-1:]}, "no event has another's id"
-        assert kept(store)["announced"] == 2
+        assert kept(store)["emitted"] == 2
         assert caplog.text.count("is of another list") == 1
         await triggerer.kill()
 
@@ -84,7 +84,7 @@ def test_since_counts_for_the_other_tenant_as_well(monkeypatch, limio_emulator, 
         store, triggerer = AssetStore(), Triggerer()
         trigger = watch(since=long_ago - timedelta(days=1))
         triggerer.start(trigger, store)
-        await announce(triggerer, ours, 1)
+        await emit(triggerer, ours, 1)
         await triggerer.kill()
         theirs.add(2, when=long_ago)
         theirs.add(3)
@@ -107,7 +107,7 @@ def test_what_may_change_for_the_same_tenant(monkeypatch, limio_emulator, caplog
         store, triggerer = AssetStore(), Triggerer()
         triggerer.start(watch(), store)
         await stands(triggerer, store)
-        await announce(triggerer, ours, 1)
+        await emit(triggerer, ours, 1)
         await triggerer.kill()
         [key] = store.values
         store.values[key] = json.dumps({**kept(store), "source": None})

@@ -386,7 +386,7 @@ def test_a_predicate_that_is_there_late_makes_nothing_news(tmp_path, monkeypatch
 
 
 def test_a_watch_that_cannot_begin_does_not_hold_up_others(baskets, caplog):
-    """Airflow's time for hearing of an event runs out for nobody: what others have announced is soon known to be kept."""
+    """Airflow's time for hearing of an event runs out for nobody: what others have emitted is soon known to be kept."""
 
     async def scenario() -> None:
         stores = [AssetStore(), AssetStore()]
@@ -452,7 +452,7 @@ def test_answers_that_are_no_records(baskets, limio_emulator, caplog):
 
 
 def test_airflow_never_says_that_it_has_kept_an_event(baskets):
-    """It then ends the trigger, and starts it anew: what may be lost is announced again."""
+    """It then ends the trigger, and starts it anew: what may be lost is emitted again."""
 
     async def scenario() -> None:
         store = AssetStore()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The watch of LimitRail's usage in dags_examples announces what is new."""
+"""The watch of LimitRail's usage in dags_examples emits what is new."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLE = Path(__file__).resolve().parents[3] / "dags_examples" / "limitrail_usa
 
 
 @pytest.mark.usefixtures("connected")
-def test_usage_that_was_not_there_before_is_announced(limio_emulator: EmulatorServer) -> None:
+def test_usage_that_was_not_there_before_is_emitted(limio_emulator: EmulatorServer) -> None:
     [watcher] = runpy.run_path(str(EXAMPLE))["usage"].watchers
     # As the metadata database keeps it.
     _, choices = watcher.trigger.serialize()

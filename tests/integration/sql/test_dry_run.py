@@ -47,9 +47,9 @@ def test_what_a_commit_would_refuse_is_refused(postgres: Database) -> None:
     assert postgres.rows() == []
 
 
-def test_nothing_is_announced_that_is_not_committed(duck: Database) -> None:
-    announced: list[object] = []
-    tried = duck.land("merge", FIRST, dry_run=True, before_commit=announced.append)
-    assert announced == []
-    assert duck.land("merge", FIRST, before_commit=announced.append) == tried
-    assert announced == [tried]
+def test_nothing_is_reported_that_is_not_committed(duck: Database) -> None:
+    reported: list[object] = []
+    tried = duck.land("merge", FIRST, dry_run=True, before_commit=reported.append)
+    assert reported == []
+    assert duck.land("merge", FIRST, before_commit=reported.append) == tried
+    assert reported == [tried]

@@ -59,15 +59,15 @@ class Watched:
         )
         return [extra["payload"] for (extra,) in found]
 
-    def announced(self) -> set[str]:
+    def emitted(self) -> set[str]:
         return {identity for event in self.events() for identity in event["ids"]}
 
-    def wait_until_announced(self, ids: list[str]) -> None:
-        self.airflow.wait_for(lambda: set(ids) <= self.announced(), f"announced: {ids}")
+    def wait_until_emitted(self, ids: list[str]) -> None:
+        self.airflow.wait_for(lambda: set(ids) <= self.emitted(), f"emitted: {ids}")
 
     def claims(self) -> dict[str, str]:
         """Give which run has which event."""
-        found = self.airflow.query("SELECT value FROM asset_state_store WHERE key LIKE 'limio_limitrail.announced.%%'")
+        found = self.airflow.query("SELECT value FROM asset_state_store WHERE key LIKE 'limio_limitrail.emitted.%%'")
         return {event: run for event, run, _ in json.loads(found[0][0])["claims"]} if found else {}
 
     def wait_until_done(self) -> None:
@@ -97,9 +97,9 @@ def check_baskets(airflow: WholeAirflow, emulator: EmulatorServer, folder: Path)
 
     # What is there when a watch begins is not news.
     first = baskets.leave(3)
-    watched.wait_until_announced(first)
+    watched.wait_until_emitted(first)
     watched.wait_until_done()
-    assert watched.announced() == set(first)
+    assert watched.emitted() == set(first)
     assert [event["count"] for event in watched.events()] == [3]
 
     # Killed as soon as Airflow has kept an event, before the watch knows.
@@ -109,9 +109,9 @@ def check_baskets(airflow: WholeAirflow, emulator: EmulatorServer, folder: Path)
     assert [event["event_id"] for event in watched.progress()["unacknowledged"]] == [watched.events()[1]["event_id"]]
     third = baskets.leave(2)
     airflow.start("triggerer")
-    watched.wait_until_announced(third)
+    watched.wait_until_emitted(third)
     watched.wait_until_done()
-    assert set(second) <= watched.announced()
+    assert set(second) <= watched.emitted()
     [again] = [event for event, times in Counter(json.dumps(event) for event in watched.events()).items() if times > 1]
     assert set(json.loads(again)["ids"]) == set(second)
 
@@ -124,10 +124,10 @@ def check_baskets(airflow: WholeAirflow, emulator: EmulatorServer, folder: Path)
         left += baskets.leave(random.randint(0, 2))
         airflow.start("triggerer")
         time.sleep(random.uniform(5, 9))
-    watched.wait_until_announced(left)
+    watched.wait_until_emitted(left)
     watched.wait_until_done()
 
-    assert watched.announced() == set(left)
+    assert watched.emitted() == set(left)
     told = {event["event_id"]: event for event in watched.events()}
     assert all(event == told[event["event_id"]] for event in watched.events())
     assert sorted(identity for event in told.values() for identity in event["ids"]) == sorted(left)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A pull that announces to a Limio list, and a Dag that begins when it does."""
+"""A pull whose outlet is a Limio list, and a Dag that begins when it has come."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ with DAG("pull_subscriptions", schedule=None, start_date=datetime(2026, 1, 1)):
         limio_conn_id="limio_pages",
         resource="subscriptions",
         sql_conn_id="warehouse",
-        table="announced",
+        table="landed",
         outlets=[SUBSCRIPTIONS],
     )
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A list that ends, in an answer which announces more, is an error; whatever merely sounds like more is none."""
+"""A list that ends, in an answer which reports more, is an error; whatever merely sounds like more is none."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def told(more, headers=None, *, records=2, pages=1):
 
 
 @pytest.mark.parametrize(("more", "path"), MORE, ids=lambda value: json.dumps(value)[:50])
-def test_what_announces_more_is_named(more, path):
+def test_what_reports_more_is_named(more, path):
     found = told(more)
     assert found is not None
     assert found.path == path
@@ -218,7 +218,7 @@ def answers(site, body, headers=None):
 @pytest.mark.parametrize(
     ("more", "headers", "named"),
     [
-        ({"hasMore": True}, {}, "its member 'hasMore' announces more than the 2 records"),
+        ({"hasMore": True}, {}, "its member 'hasMore' reports more than the 2 records"),
         ({"links": {"next": "/secret?email=a@b.example"}}, {}, "its member 'links.next'"),
         ({"total": 300}, {}, "its member 'total'"),
         ({}, {"Link": '</x?page=2>; rel="next"'}, "the header 'Link'"),

@@ -141,7 +141,7 @@ def failing(*secrets: str) -> dict[str, Behaviour]:
         "a redirect elsewhere that echoes": Behaviour(answer(302, Location=f"https://{token}.example/{token}?s={secrets[-1]}")),
         "a redirect nowhere that echoes": Behaviour(answer(302, Location=f"https://{token}:port/")),
         "an echo that is too large": Behaviour(answer(200, echo * MOST)),
-        "an echo that announces to be too large": Behaviour(answer(200, echo, length=10 * MOST), then="hang"),
+        "an echo that claims to be too large": Behaviour(answer(200, echo, length=10 * MOST), then="hang"),
         "an echo in the place of HTTP": Behaviour(echo + b"\r\n\r\n", then="close"),
     }
 
@@ -517,7 +517,7 @@ PAGES = {
     "HTML": answer(200, f"<html>{TOKEN}</html>".encode()),
     "text": answer(200, TOKEN.encode()),
     "a total that is not reached": answer(200, json.dumps({"items": [{"id": 1}], "total": 7}).encode()),
-    "another page announced": answer(200, json.dumps({"items": [{"id": 1}], "next": f"/x?after={TOKEN}"}).encode()),
+    "another page reported": answer(200, json.dumps({"items": [{"id": 1}], "next": f"/x?after={TOKEN}"}).encode()),
     **{f"{status}": answer(status, ECHO) for status in (400, 401, 403, 404, 410, 413, 500, 502)},
 }
 LIST = Resource(name="things", path="/things", paging=CursorString(cursor_member="queryMore", cursor_param="queryMore"))
@@ -538,7 +538,7 @@ def test_a_page_that_fails(name, cursor):
         except errors.ApiError as error:
             check(error, errors.ApiError)
         else:
-            assert name in ("no records", "a total that is not reached", "another page announced")
+            assert name in ("no records", "a total that is not reached", "another page reported")
 
 
 # -- the send loop of usage --------------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def test_the_total_is_compared_with_what_came(hits, missing):
     if not missing:
         assert len(rows_of(walk)) == 5
         return
-    with pytest.raises(CursorRefusedError, match="announced 7 records and 5 came: 2 are missing"):
+    with pytest.raises(CursorRefusedError, match="reported 7 records and 5 came: 2 are missing"):
         rows_of(walk)
 
 

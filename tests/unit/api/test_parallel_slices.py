@@ -115,7 +115,7 @@ def test_a_place_that_the_api_keeps_itself_is_lost_or_right(data, world, total):
         assert sorted(taken + rest) == [row["id"] for row in api.records]
 
 
-def test_a_place_that_the_api_passed_is_no_place_whatever_it_announced():
+def test_a_place_that_the_api_passed_is_no_place_whatever_it_reported():
     api = Usage(EVERY_TEN_MINUTES, paged=True, scrolled=True)
     resource = replace(PAGED, paging=replace(PAGED.paging, resumable=False), total="total")
     walk = partial(walk_through, resource, client=api.client(), **HOURS)
@@ -204,7 +204,7 @@ def test_records_that_a_slice_lacks_are_noticed():
     pages.close()
     first = next(since for since, place in read_slice_cursors(cursor, **HOURS).open.items() if place.page)
     api.records = [row for row in api.records if not first + timedelta(minutes=40) <= row["at"] < first + timedelta(hours=1)]
-    with pytest.raises(CursorRefusedError, match="announced 6 records and 4 came"):
+    with pytest.raises(CursorRefusedError, match="reported 6 records and 4 came"):
         list(walk(cursor=cursor, concurrency=3).pages())
 
 

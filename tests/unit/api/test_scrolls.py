@@ -318,7 +318,7 @@ def test_pages_that_take_turns_under_ever_new_cursors_are_an_error(site, make_cl
     assert len(asked) == many + 1
 
 
-def test_many_more_records_than_announced_are_an_error(site, make_client):
+def test_many_more_records_than_reported_are_an_error(site, make_client):
     asked = []
 
     def respond(request):
@@ -326,9 +326,9 @@ def test_many_more_records_than_announced_are_an_error(site, make_client):
         return 200, {}, json.dumps({"items": [{"id": len(asked)}], "queryMore": str(len(asked)), "hits": 5}).encode()
 
     answering(site, respond)
-    with pytest.raises(ProtocolError, match="announced 5: it runs in circles"):
+    with pytest.raises(ProtocolError, match="reported 5: it runs in circles"):
         list(walk_of(make_client, site, Resource(name="x", path="/x", total="hits"), page_size=2).pages())
-    # Nothing was announced here.
+    # Nothing was reported here.
     resource = Resource(name="x", path="/x")
     assert sum(len(page.raw_records) for page in islice(walk_of(make_client, site, resource).pages(), 30)) == 30
 

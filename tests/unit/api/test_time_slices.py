@@ -106,11 +106,11 @@ def test_a_slice_that_lacks_records_ends_before_its_last_page_is_given(site, wal
     counted = replace(USAGE, total="total")
     site.respond = lambda request: (200, {}, b'{"items": [{"id": 1}], "total": 2}')
     pages = walk_of(counted, **DAY).pages()
-    with pytest.raises(ProtocolError, match="announced 2 records and 1 came"):
+    with pytest.raises(ProtocolError, match="reported 2 records and 1 came"):
         next(pages)
 
 
-def test_what_was_announced_counts_within_a_slice_that_is_gone_on_with(site, walk_of):
+def test_what_was_reported_counts_within_a_slice_that_is_gone_on_with(site, walk_of):
     api = Usage([START + timedelta(minutes=number) for number in range(5)], paged=True)
     site.respond = api.respond
     counted = replace(PAGED, total="total")
@@ -118,11 +118,11 @@ def test_what_was_announced_counts_within_a_slice_that_is_gone_on_with(site, wal
     assert pages[1].next_cursor is not None
     assert ids(list(walk_of(counted, cursor=pages[1].next_cursor, **DAY).pages())) == [4]
     api.records.pop()
-    with pytest.raises(CursorRefusedError, match="announced 5 records and 4 came"):
+    with pytest.raises(CursorRefusedError, match="reported 5 records and 4 came"):
         list(walk_of(counted, cursor=pages[1].next_cursor, **DAY).pages())
 
 
-def test_a_place_that_the_api_keeps_itself_is_a_lost_one_whatever_was_announced(walk_of):
+def test_a_place_that_the_api_keeps_itself_is_a_lost_one_whatever_was_reported(walk_of):
     scrolled = replace(USAGE, paging=CursorPair())
     inside = {"slice.from": "2026-01-01T06:00:00Z", "slice.seen": "2", "page.opt.queryMoreFrom": "x"}
     for cursor in (inside, {**inside, "slice.total": "5"}):

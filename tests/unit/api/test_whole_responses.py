@@ -226,7 +226,7 @@ def test_a_total_that_cannot_be_read_is_said_once(site, make_client, caplog):
 )
 def test_a_total_guards_the_list_in_every_form(site, make_client, hits):
     answering(site, (200, {"items": [{"id": 1}, {"id": 2}], "hits": hits}))
-    with pytest.raises(ProtocolError, match="announced 300 records and 2 came: 298 are missing"):
+    with pytest.raises(ProtocolError, match="reported 300 records and 2 came: 298 are missing"):
         read(site, make_client, Resource(name="things", path="/things", total="hits"))
 
 

@@ -166,7 +166,7 @@ def test_advance_changes_exactly_what_it_says() -> None:
         old = before[kind]
         assert [id_ for id_ in after if id_ not in old] == step.added.get(kind, [])
         changed = {id_ for id_ in old if after[id_] != old[id_]}
-        # A change may be one that only the full record shows, but never one that was not announced.
+        # A change may be one that only the full record shows, but never one that was not emitted.
         if kind == BASKETS:
             assert changed <= set(step.changed[kind])
             assert all(after[id_]["completed"] for id_ in step.changed[kind])

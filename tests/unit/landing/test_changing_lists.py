@@ -45,7 +45,7 @@ class List:
     """A list of ids that changes with each request, behind cursors of some kind.
 
     :param kind: ``keys``: a cursor says after which id its page begins. All others: the server keeps the place in a snapshot.
-    :param counted: whether the answers announce how many records there are.
+    :param counted: whether the answers report how many records there are.
     :param ends_empty: whether the last page of a scroll is one of nothing; else the last one with records has no cursor.
     :param fates: what becomes of each request.
     :param changes: what happens to the list before each request: ids that come or go.

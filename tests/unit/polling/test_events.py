@@ -99,7 +99,7 @@ def expected(*numbers: int) -> list[str]:
     return [news(number).event_id for number in numbers]
 
 
-def test_a_second_announcement_gives_a_later_run_nothing():
+def test_a_second_emission_gives_a_later_run_nothing():
     store = Store()
     assert new_events(context("one", event(1), store=store), BASKETS) == [news(1)]
     assert new_events(context("two", event(1), store=store), BASKETS) == []
@@ -264,8 +264,8 @@ def test_airflows_own_events():
 
 # -- as other versions have stored it ------------------------------------------------------------------------------
 
-KEY = "limio_limitrail.announced.follow_up"
-CLAIMS = json.loads((Path(__file__).parent / "stored_watches" / "announced.json").read_text())
+KEY = "limio_limitrail.emitted.follow_up"
+CLAIMS = json.loads((Path(__file__).parent / "stored_watches" / "emitted.json").read_text())
 
 
 def stored(value: Any) -> Store:

@@ -29,7 +29,7 @@ def news(number: int) -> ChangeEvent:
 
 PROGRESS = WatchState(
     watermark=Watermark(changed_after=START, remembered={1: 1_790_000_000, 2**64 - 1: 2**32 - 1, 2: 0}),
-    announced=7,
+    emitted=7,
     unacknowledged=(news(5), news(6)),
     source={"base URL": "0123456789abcdef"},
 )
@@ -47,15 +47,15 @@ def test_progress_stays_readable(name):
 
 
 def test_no_file_is_left_over():
-    assert {path.stem for path in WIRE.glob("*")} == {*KEPT, "announced", "news", "news_without_times"}
+    assert {path.stem for path in WIRE.glob("*")} == {*KEPT, "emitted", "news", "news_without_times"}
 
 
 def test_events_come_and_are_heard():
     position = Watermark(changed_after=START)
-    one = WatchState(watermark=Watermark(changed_after=None)).announce(news(0), watermark=position)
-    two = one.announce(news(1), watermark=position)
-    assert (two.announced, two.unacknowledged, two.watermark) == (2, (news(0), news(1)), position)
-    assert two.acknowledge([news(0).event_id]) == WatchState(watermark=position, announced=2, unacknowledged=(news(1),))
+    one = WatchState(watermark=Watermark(changed_after=None)).emit(news(0), watermark=position)
+    two = one.emit(news(1), watermark=position)
+    assert (two.emitted, two.unacknowledged, two.watermark) == (2, (news(0), news(1)), position)
+    assert two.acknowledge([news(0).event_id]) == WatchState(watermark=position, emitted=2, unacknowledged=(news(1),))
     assert two.acknowledge([news(1).event_id, news(0).event_id, "another"]).unacknowledged == ()
     assert two.acknowledge([]) == two
 
@@ -83,8 +83,8 @@ def test_events_come_and_are_heard():
         {**PROGRESS.to_json(), "watermark": {"changed_after": None, "remembered": "\u00e9"}},
         {**PROGRESS.to_json(), "watermark": {"changed_after": None, "remembered": "0000"}},
         {**PROGRESS.to_json(), "watermark": {"changed_after": None, "remembered": 7}},
-        {**PROGRESS.to_json(), "announced": "some"},
-        {**PROGRESS.to_json(), "announced": float("inf")},
+        {**PROGRESS.to_json(), "emitted": "some"},
+        {**PROGRESS.to_json(), "emitted": float("inf")},
         {**PROGRESS.to_json(), "unacknowledged": 7},
         {**PROGRESS.to_json(), "unacknowledged": [{}]},
         {**PROGRESS.to_json(), "unacknowledged": ["x"]},

@@ -44,7 +44,7 @@ def through_json(position: Watermark) -> Watermark:
 
 @dataclass
 class World:
-    """A list, one who watches it, and what must be announced by the words of the promise alone."""
+    """A list, one who watches it, and what must be emitted by the words of the promise alone."""
 
     resource: Resource
     now: datetime = START
@@ -53,7 +53,7 @@ class World:
     shown_twice: set[int] = field(default_factory=set)
     position: Watermark | None = None
     newest: datetime | None = None
-    announced: list[tuple[str, str]] = field(default_factory=list)
+    emitted: list[tuple[str, str]] = field(default_factory=list)
     due: set[tuple[str, str]] = field(default_factory=set)
     known: set[tuple[str, str]] = field(default_factory=set)
     truncated: bool = False
@@ -96,7 +96,7 @@ class World:
             return
         names = {fingerprint.digest: self.version(one) for fingerprint, one in zip(seen, covered, strict=True)}
         if begun:
-            self.announced += [names[one.digest] for one in position.changes(seen)]
+            self.emitted += [names[one.digest] for one in position.changes(seen)]
         self.truncated |= moved.truncated
         for one in listed:
             when = self.time_of(one)
@@ -148,18 +148,18 @@ def play(steps: list[Any], resource: Resource) -> World:
 
 @settings(max_examples=examples(400))
 @given(st.lists(STEPS, max_size=40))
-def test_each_version_is_announced_once(steps):
+def test_each_version_is_emitted_once(steps):
     world = play(steps, TIMED)
     assert not world.truncated
-    assert len(world.announced) == len(set(world.announced))
-    assert set(world.announced) == world.due
+    assert len(world.emitted) == len(set(world.emitted))
+    assert set(world.emitted) == world.due
 
 
 @settings(max_examples=examples(100))
 @given(st.lists(STEPS, max_size=40))
 def test_lists_that_tell_no_time(steps):
     world = play(steps, TIMELESS)
-    assert sorted(world.announced) == sorted(world.due)
+    assert sorted(world.emitted) == sorted(world.due)
 
 
 @settings(max_examples=examples(400))
@@ -169,10 +169,10 @@ def test_lists_that_tell_no_time(steps):
 def test_a_position_that_cannot_remember_all_repeats_nothing(steps, most):
     with mock.patch.object(position_module, "MAX_REMEMBERED", most):
         world = play(steps, TIMED)
-    assert len(world.announced) == len(set(world.announced))
+    assert len(world.emitted) == len(set(world.emitted))
     assert world.position is None or len(world.position.remembered) <= most
     if not world.truncated and not world.refused:
-        assert set(world.announced) == world.due
+        assert set(world.emitted) == world.due
 
 
 @settings(max_examples=examples(200))
@@ -182,7 +182,7 @@ def test_no_time_blinds_a_watch(steps):
     world = play(steps, TIMED)
     world.put(timedelta(0))
     world.look(stored=True)
-    assert world.announced[-1] == world.version(world.records[-1])
+    assert world.emitted[-1] == world.version(world.records[-1])
 
 
 @settings(max_examples=examples(100))
@@ -251,7 +251,7 @@ def test_many_of_a_clock_that_is_ahead():
 
 
 def test_a_future_time_that_comes_true():
-    """It becomes a time like others, and is not announced for that."""
+    """It becomes a time like others, and is not emitted for that."""
     future = see(record(1, START + 2 * FAR_FUTURE))
     position = Watermark(changed_after=START - OVERLAP).advance(future, overlap=OVERLAP, now=START)
     for days in (0.5, 1.5, 2.5, 3):

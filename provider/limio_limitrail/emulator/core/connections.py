@@ -93,7 +93,7 @@ def reset_connection(connection: TcpConnection) -> None:
 
 
 def send_truncated(connection: TcpConnection, status: int, headers: dict[str, str], body: bytes) -> int:
-    """Announce the whole body, send the first half and close; return the number of body bytes sent."""
+    """Declare the whole body, send the first half and close; return the number of body bytes sent."""
     half = body[: len(body) // 2]
     head = [f"HTTP/1.1 {status} OK", *(f"{name}: {value}" for name, value in headers.items())]
     head.append(f"content-length: {max(len(body), 1)}")

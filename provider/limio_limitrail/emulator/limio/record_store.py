@@ -85,7 +85,7 @@ class RecordStore:
         return range(first, self.count)
 
     def change(self, position: int, at: int) -> None:
-        """Give the record at a position a new revision, made at an instant."""
+        """Change the record at a position to a new revision, made at an instant."""
         revision, _ = self.changes.get(position, (0, 0))
         self.changes[position] = (revision + 1, at)
 

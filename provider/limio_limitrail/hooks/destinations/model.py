@@ -42,7 +42,7 @@ def complete(kind: type[C], **values: Any) -> C:
 
 
 def seal(destination: Destination[Any, Any], *, staged: bool, is_staging: bool) -> None:
-    """Give each option of a destination its value.
+    """Set each option of a destination.
 
     dlt looks up whatever has none in the environment, in files and in Airflow variables.
 

@@ -57,12 +57,12 @@ class DuckSettings:
         self.changes = 0
 
     def restore(self) -> None:
-        """Give DuckDB the memory and threads of a load."""
+        """Set the memory and threads of a load."""
         self.restore_order()
         self._set_memory(self._memory)
 
     def restore_order(self) -> None:
-        """Give DuckDB the threads of a load, and keep the order of rows, with the memory that it has now."""
+        """Set the threads of a load, and keep the order of rows. The memory limit stays."""
         self._set("preserve_insertion_order", "true")
         self._set("threads", None)
 

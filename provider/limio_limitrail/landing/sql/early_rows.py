@@ -29,7 +29,7 @@ from limio_limitrail.landing.sql.staging_table import (
 )
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.held_database import HeldDatabase
+    from limio_limitrail.landing.sql.exclusive_connection import ExclusiveConnection
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -47,7 +47,7 @@ class StagedRun:
     target: StagingTarget
     parts: Sequence[Part]
     on_leftovers: Callable[[], None]
-    database: HeldDatabase | None = None
+    database: ExclusiveConnection | None = None
 
 
 class _UnusableError(Exception):

@@ -212,11 +212,11 @@ class HistoryStatements(LoadStatements):
         return self._update(Change.EXTEND, assignments=assignments, starts="s.follows")
 
     def replace(self) -> Update:
-        """Give the versions of the same time other values. Binds the start of the run, and the run."""
+        """Update the values of versions of the same time. Binds the start of the run, and the run."""
         return self._update(Change.REPLACE, assignments=self._value_assignments(), starts=f"s.{STARTS}")
 
     def renew(self) -> Update:
-        """Give the copies of the version before a new one its values. Binds the start of the run, and the run."""
+        """Update the copies of the version before a new one to its values. Binds the start of the run, and the run."""
         between = (
             f"SELECT 1 FROM {self.versions} AS o WHERE o.{SEQUENCE} = v.{SEQUENCE} AND o.copied = 0 AND o.starts > p.{STARTS} "
             f"AND o.starts < v.starts"

@@ -103,7 +103,7 @@ def prepare(*, session: Session, tables: ObservationTables, new: bool) -> None:
 
 
 def _fit(*, session: Session, tables: ObservationTables, column: ColumnPlan, there: TableColumn) -> None:
-    """Give a column of the key the type that it has in the history."""
+    """Change the type of a column of the key to the one that it has in the history."""
     wanted = tables.key_type(column)
     if there.type == wanted or (there.kind is not None and tables.dialect.types[there.kind] == wanted):
         return

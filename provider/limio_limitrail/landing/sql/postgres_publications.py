@@ -48,7 +48,7 @@ def publishes_new_tables(session: PostgresSession, *, schema: str | None) -> boo
 
 
 def ensure_replica_identity(session: PostgresSession, table: TableName) -> None:
-    """Give a published table without a key an identity, if the connection's user owns it."""
+    """Set the replica identity of a published table without a key, if the connection's user owns it."""
     name = session.dialect.qualified(table)
     if session.query(_LACKS_IDENTITY, name):
         session.execute(f"ALTER TABLE {name} {BY_WHOLE_ROW}")

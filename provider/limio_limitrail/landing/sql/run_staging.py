@@ -22,7 +22,7 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.parts import Part
 from limio_limitrail.landing.sql.early_rows import StagedRun
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError
-from limio_limitrail.landing.sql.held_database import HeldDatabase
+from limio_limitrail.landing.sql.exclusive_connection import ExclusiveConnection
 from limio_limitrail.landing.sql.metadata import run_columns
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import LoadPlan, make_plan
@@ -79,7 +79,7 @@ class RunStaging:
         self._abandoned = False
         self._thread: threading.Thread | None = None
         self._session: Session | None = None
-        self._held: HeldDatabase | None = None
+        self._held: ExclusiveConnection | None = None
         self._is_waiting = False
         self._copied = 0
         self._restarts = 0
@@ -93,7 +93,7 @@ class RunStaging:
         return self._target
 
     def add(self, parts: Sequence[Part], *, schema: Mapping[str, Kind]) -> None:
-        """Have the thread copy the parts that it has not copied. See `EarlyLoad.add`."""
+        """Let the thread copy the parts that it has not copied. See `EarlyLoad.add`."""
         if self._gave_up or not parts or not schema:
             return
         with self._changed:
@@ -275,7 +275,7 @@ class RunStaging:
         hook = self._hook()
         if self._held is None:
             try:
-                self._held = HeldDatabase.open(hook)
+                self._held = ExclusiveConnection.open(hook)
             except DatabaseError as refused:
                 if refused.cause is Cause.TIMEOUT:
                     raise _InUseError(_postponed(refused)) from None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 
-class HeldDatabase:
+class ExclusiveConnection:
     """A connection that keeps other processes out until it is closed. For one thread at a time.
 
     :param kind: the session for its transactions.
