@@ -2,8 +2,8 @@
 """Load the parts of a pull into a database table, all of them or nothing.
 
 May import `landing`, `concurrency` and the root's helpers; knows nothing of either API. Importing it is cheap.
-Begin reading at `loading.load` and `table_load`; `plan` is schema evolution, `sessions` chooses the database, `errors` is what
-messages say.
+Begin reading at `loading.load` and `table_load`; `plan` and `schema_evolution` change columns, `sessions` chooses the database,
+`errors` is what messages say.
 """
 
 from typing import TYPE_CHECKING

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Schema evolution: which column each record key goes to, and which columns the table gains or has widened first.
+"""The plan of a load: which column each record key goes to, and which columns `schema_evolution` adds or widens first.
 
 New keys add columns; a column becomes wider where its kind does not hold what comes (`column_types.widen`); nothing is dropped.
 """

@@ -2,8 +2,8 @@
 """The load of one table within an open transaction: the steps, which are the same for every database.
 
 Inspect the table and plan (`plan`); copy rows straight into a new table (`direct_load`), or into a staging table (`staged_rows`);
-check the staged rows (`staged_checks`); create, extend and widen the table; look for missing rows (`missing_rows`); merge, append
-or replace (`row_writer`), or add versions (`history`).
+check the staged rows (`staged_checks`); create, extend and widen the table (`schema_evolution`); look for missing rows
+(`missing_rows`); merge, append or replace (`row_writer`), or add versions (`history`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.partitions import Partitions, TouchedPartitions
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan, key_columns, key_columns_of_table, make_plan
 from limio_limitrail.landing.sql.row_writer import RowWriter
+from limio_limitrail.landing.sql.schema_evolution import create_or_evolve
 from limio_limitrail.landing.sql.scopes import find_membership, record_load
 from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.landing.sql.staged_checks import check_custom_types, check_nul, check_staged_keys
@@ -331,27 +332,9 @@ class TableLoad:
         self._sql = replace(self._sql, plan=self._plan)
 
     def _evolve(self, keys: Sequence[ColumnPlan]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Create the table, or add and widen its columns; return the columns added to and widened in an existing table."""
-        session, table, plan = self._session, self._table, self._plan
-        types = session.dialect.types
-        if not plan.exists:
-            unique = [column.name for column in keys] if self._target.mode.needs_key else []
-            unique += [VALID_FROM] if self._keeps_history else []
-            with during(f"while creating {table}"):
-                session.create_table(table=table, columns=self._sql.table_columns(), key=unique)
-            return (), ()
-        added = [(column.name, types[column.kind]) for column in plan.columns if column.existing is None]
-        added += [(column.name, types[column.kind]) for column in plan.missing_metadata]
-        for name, type_ in added:
-            with during(f"while adding {table}.{name}"):
-                session.execute(self._sql.add_column(name=name, type_=type_))
-        widened = []
-        for column in plan.columns:
-            if column.widens and column.existing is not None and column.current is not None:
-                with during(f"while widening {table}.{column.name} to {types[column.kind]}"):
-                    session.widen(table=table, column=column.existing, source=column.current, to=column.kind)
-                widened.append(column.name)
-        return tuple(name for name, _ in added), tuple(widened)
+        unique = [column.name for column in keys] if self._target.mode.needs_key else []
+        unique += [VALID_FROM] if self._keeps_history else []
+        return create_or_evolve(session=self._session, statements=self._sql, unique=unique)
 
     @property
     def _judges(self) -> bool:
