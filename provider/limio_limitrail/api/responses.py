@@ -13,7 +13,7 @@ from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import safe_text, safe_uri
 from limio_limitrail.api.request_context import ProblemDetails, RequestContext
-from limio_limitrail.api.retry import parse_retry_after
+from limio_limitrail.api.retry import parse_http_date, parse_retry_after
 
 SURPLUS = "more came over its connection than was requested, so that the response may belong to an earlier request"
 
@@ -137,7 +137,7 @@ def classify(response: Response, *, context: RequestContext) -> ApiError:
         reason="",
         problem=problem,
         trace_id=problem.trace_id or trace_id_in(response.headers),
-        retry_after=parse_retry_after(response.headers.get("Retry-After")),
+        retry_after=parse_retry_after(response.headers.get("Retry-After"), now=parse_http_date(response.headers.get("Date"))),
         reached=True,
         provenance=response.provenance,
     )

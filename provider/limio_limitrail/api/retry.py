@@ -115,7 +115,8 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
     """Return the seconds of a Retry-After header, never negative; None where there is no header or it cannot be read.
 
     :param value: the header: seconds, or an HTTP date.
-    :param now: what a date is compared with; by default the clock.
+    :param now: what a date is compared with: the response's own ``Date``, because the API's clock may differ; by default the
+        worker's clock.
     """
     if value is None:
         return None
@@ -123,11 +124,15 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
     if _SECONDS.fullmatch(value):
         # Sent twice, it comes as a list. Nobody waits so long that more than twelve digits made a difference.
         return max(float(one.strip().lstrip("0")[:12] or 0) for one in value.split(","))
+    when = parse_http_date(value)
+    return None if when is None else max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+
+
+def parse_http_date(value: str | None) -> datetime | None:
+    """Return the instant of a header that holds an HTTP date; None where there is no header or it cannot be read."""
     try:
-        when = parsedate_to_datetime(value)
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+        when = parsedate_to_datetime(value or "")
+        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
@@ -250,7 +255,8 @@ def _policy_after(
 
     def wait(state: RetryCallState) -> float:
         asked = error_of(state).retry_after
-        if asked is None:
+        # No time at all, or one that has passed, is none that the API asks for.
+        if not asked:
             # A floor keeps full jitter from turning a wait into none at all.
             return limits.first_wait / 2 + backoff(state)
         # Jitter is added: what the API asked for is a lower bound, and all of its clients got the same.

@@ -31,7 +31,7 @@ def open_ledger(
     """
     with naming_ledger_database(sql_conn_id):
         opened = open_settlements(
-            databases.find_database(sql_conn_id),
+            databases.find_ledger_database(sql_conn_id),
             ledger_table=ledger_table,
             changes_table=changes_table,
             read_only=read_only,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from limio_limitrail.hooks.databases import find_database
+from limio_limitrail.hooks.databases import find_ledger_database
 from limio_limitrail.hooks.masking_secret import read_masking_secret
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 from limio_limitrail.observability.metrics import log_group, send_metrics
@@ -83,18 +83,23 @@ class UsageCommit:
         # From here on its secrets are known, and masked.
         _ = task.hook.client
         group = log_group("look rows up", operation=self._operation.name)
-        with self._open() as database, RowBuffer() as row_buffer, group, self._open_source(database) as source:
-            summary = forecast_commit(
-                self._make_ledger(database),
-                source=source,
-                row_buffer=row_buffer,
-                template=self._template,
-                operation=self._operation.name,
-                policy=self._policy,
-                on_rekeyed=task.on_rekeyed,
-                max_duplicates=task.max_duplicates,
-                mask_members=task.mask_members,
-            )
+        with self._open() as database, RowBuffer() as row_buffer, group:
+            if task.sql is not None:
+                # Waits for another process that has a DuckDB file open, as a run does; the source does not.
+                with database.reading():
+                    pass
+            with self._open_source(database) as source:
+                summary = forecast_commit(
+                    self._make_ledger(database),
+                    source=source,
+                    row_buffer=row_buffer,
+                    template=self._template,
+                    operation=self._operation.name,
+                    policy=self._policy,
+                    on_rekeyed=task.on_rekeyed,
+                    max_duplicates=task.max_duplicates,
+                    mask_members=task.mask_members,
+                )
         log_forecast(summary)
         return summary
 
@@ -144,7 +149,7 @@ class UsageCommit:
         return summary
 
     def _open(self) -> closing[PersistentConnection]:
-        return closing(PersistentConnection(find_database(self._task.sql_conn_id), duckdb_wait=DUCKDB_WAIT))
+        return closing(PersistentConnection(find_ledger_database(self._task.sql_conn_id), duckdb_wait=DUCKDB_WAIT))
 
     def _open_source(self, database: PersistentConnection) -> AbstractContextManager[Source]:
         task = self._task

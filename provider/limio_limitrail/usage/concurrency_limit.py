@@ -96,7 +96,8 @@ class AdaptiveConcurrencyLimiter:
             self._consecutive_429s += 1
         self._halve(began=began, now=now)
         grown = min(LONGEST_PAUSE, DEFAULT_PAUSE * 2.0 ** min(10, max(0, self._consecutive_429s - 1)))
-        pause = grown if retry_after is None else retry_after
+        # No time at all, or one that has passed, is none that the API asks for.
+        pause = retry_after or grown
         self._not_before = max(self._not_before, now + pause)
         self._admit()
 

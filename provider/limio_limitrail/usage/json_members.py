@@ -17,6 +17,8 @@ from limio_limitrail.api.json_body import (
     failure_members,
     is_success_member,
     may_say_failure,
+    normalized,
+    value_of,
 )
 
 _KINDS: Mapping[type, str] = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
@@ -162,3 +164,24 @@ def failed_members(member: Member | None, *, top: JsonObject, denied: bool) -> I
             is_itself = member is not None and depth == len(member.owners) and name == member.name
             if not is_itself and not (denied and is_success_member(name.rpartition(".")[2])):
                 yield name
+        for name in _outcome_names(owner.names):
+            is_itself = member is not None and depth == len(member.owners) and name == member.name
+            if not is_itself and not denied and _is_failed_outcome(owner.members[name]):
+                yield name
+
+
+_OUTCOME_NAMES = frozenset({"status", "state", "result", "outcome"})
+_FAILED_OUTCOMES = frozenset(
+    {"failed", "failure", "unsuccessful", "rejected", "refused", "declined", "denied", "aborted", "cancelled", "canceled"}
+)
+"""In a list they may be a record's, or a filter's; in the answer to a request that changes something they are its own."""
+
+
+@lru_cache(maxsize=64)
+def _outcome_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if normalized(name) in _OUTCOME_NAMES)
+
+
+def _is_failed_outcome(raw: msgspec.Raw) -> bool:
+    value = value_of(raw)
+    return isinstance(value, str) and value.strip().lower() in _FAILED_OUTCOMES

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ from limio_limitrail.usage.ledger.leases import LEASE
 from limio_limitrail.usage.ledger.ledger import Ledger
 from limio_limitrail.usage.ledger.model import Outcome, Worker
 from limio_limitrail.usage.ledger.states import LedgerError, State, StoppedError
-from limio_limitrail.usage.ledger.table import COLUMNS
+from limio_limitrail.usage.ledger.table import COLUMNS, KEY
 from tests.support.ledgers import (
     PARK,
     REPLAY_PARKED,
@@ -95,6 +96,75 @@ def test_further_columns_are_no_harm(db, ledger_in):
     assert only(ledger.claim([ROW], policy=PARK)).granted
     ledger.record({ROW.key: COMMITTED})
     assert entries(db)[ROW.key]["state"] == "committed"
+
+
+@pytest.mark.parametrize("name", ["duckdb", "psycopg3", "sqlite"])
+@pytest.mark.parametrize("kind", ["a copy", "a key of two columns", "no unique index"])
+def test_a_table_in_which_a_key_may_stand_twice_is_refused(opened, ledger_in, name, kind):
+    """Two workers would be granted the same row."""
+    db = opened(name)
+    ledger_in(db).claim(make_rows(3), policy=PARK)
+    copied = ledger_in(db, table="copied")
+    db.execute("DROP TABLE copied", "CREATE TABLE copied AS SELECT * FROM ledger")
+    indexed = {"a copy": [], "a key of two columns": ["UNIQUE ", ", run_id"], "no unique index": ["", ""]}[kind]
+    if indexed:
+        unique, more = indexed
+        db.execute(f"CREATE {unique}INDEX of_keys ON copied (idempotency_key{more})")
+    refused = r"copied may have the same key twice.*Nothing was sent.*(CREATE UNIQUE INDEX .*)\. More: "
+    with pytest.raises(LedgerError, match=refused) as caught:
+        ledger_in(db, table="copied")
+    with pytest.raises(LedgerError, match=refused):
+        copied.check_run(policy=PARK)
+    found = re.search(refused, str(caught.value))
+    assert found
+    db.execute(found[1])
+    assert not any(claim.granted for claim in ledger_in(db, "run-2", table="copied").claim(make_rows(3), policy=PARK))
+
+
+def test_a_table_that_a_crash_of_the_server_empties_is_refused(postgres, ledger_in):
+    ledger = ledger_in(postgres)
+    postgres.execute("ALTER TABLE ledger SET UNLOGGED")
+    with pytest.raises(LedgerError, match=r"is unlogged: .* ALTER TABLE \S+ SET LOGGED"):
+        ledger_in(postgres)
+    with pytest.raises(LedgerError, match="is unlogged"):
+        ledger.check_run(policy=PARK)
+
+
+@pytest.mark.parametrize(
+    ("column", "type_", "why"),
+    [
+        (KEY, "char(40)", "fills texts up with blanks"),
+        (KEY, "uuid USING CAST(idempotency_key AS uuid)", "keys are texts"),
+        (KEY, "varchar(32)", "keys have 36 characters"),
+        ("state", "char(20)", "fills texts up with blanks"),
+    ],
+)
+def test_a_column_that_does_not_return_a_text_as_it_is_is_refused(postgres, ledger_in, column, type_, why):
+    ledger_in(postgres)
+    postgres.execute(f"ALTER TABLE ledger ALTER COLUMN {column} TYPE {type_}")
+    with pytest.raises(LedgerError, match=f"column '{column}' is .*{why}"):
+        ledger_in(postgres)
+
+
+@pytest.mark.parametrize("type_", ["char(36)", "varchar(36)", "varchar(100)", "varchar", 'text COLLATE "C"'])
+def test_other_types_of_keys_are_no_harm(postgres, ledger_in, type_):
+    ledger_in(postgres)
+    postgres.execute(f"ALTER TABLE ledger ALTER COLUMN idempotency_key TYPE {type_}")
+    assert only(ledger_in(postgres).claim([ROW], policy=PARK)).granted
+    assert only(ledger_in(postgres, "run-2").claim([ROW], policy=PARK)).waits
+
+
+@pytest.mark.parametrize("name", ["psycopg3", "standard"])
+def test_a_table_that_takes_no_rows_ends_the_claim(opened, ledger_in, name):
+    db = opened(name)
+    ledger = ledger_in(db)
+    db.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "CREATE TRIGGER refuse BEFORE INSERT ON ledger FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    with pytest.raises(LedgerError, match=r"takes no entries: 3 rows .* Look for a trigger"):
+        ledger.claim(make_rows(3), policy=PARK)
+    assert entries(db) == {}
 
 
 def test_a_name_in_quotes(db, ledger_in):

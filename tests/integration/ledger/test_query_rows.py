@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.landing.sql.queries import WrongQueryError
 from limio_limitrail.usage.body import Column, UsageRowError
 from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.rows import rows_of_query
@@ -148,6 +150,70 @@ def test_times_that_python_cannot_hold_are_named_by_row_and_column(opened, name,
     rows = read(opened(name), f"SELECT 1 AS n, {value} AS v")[1]
     with pytest.raises(UsageRowError, match="row 1: column 'v' holds an infinite time, or one that Python cannot hold"):
         template.build(rows[0], number=1)
+
+
+NANOSECONDS = "TIMESTAMP_NS '2026-11-01 12:00:00.123456{}'"
+UNREADABLE = {
+    "nanoseconds": NANOSECONDS.format("789"),
+    "one nanosecond of ten": NANOSECONDS.format("01"),
+    "nanoseconds of a time of day": "TIME_NS '12:00:00.000000001'",
+    "nanoseconds in a list": f"[{NANOSECONDS.format('7')}]",
+    "nanoseconds in a struct": "{'at': " + NANOSECONDS.format("78") + "}",
+    "infinity in a list": "[DATE '2026-11-01', DATE 'infinity']",
+    "infinity in a map": "MAP {'until': DATE 'infinity'}",
+    "infinity in structs": "[{'until': {'day': DATE 'infinity'}}]",
+    "infinity of any type": "CAST([DATE 'infinity'] AS VARIANT)",
+}
+
+
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
+def test_times_that_the_driver_of_duckdb_changes_are_named_by_row_and_column(opened, value):
+    template = UsageTemplate(tenant="t", operation="o", path="/p", key_columns=("n",), body={"v": Column("v")})
+    rows = read(opened("duckdb"), f"SELECT n, v FROM (VALUES (1, NULL), (2, {value})) AS t (n, v) ORDER BY n")[1]
+    assert rows[0]["v"] is None
+    with pytest.raises(UsageRowError, match="row 2: column 'v' holds an infinite time, or one that Python cannot hold"):
+        template.build(rows[1], number=2)
+
+
+def test_times_of_duckdb_whose_nanoseconds_are_zeros_are_read(opened):
+    at = NANOSECONDS.format("000")
+    when = datetime(2026, 11, 1, 12, 0, 0, 123456)
+    sql = f"SELECT {at} AS a, [{at}] AS b, TIMESTAMP_NS 'infinity' IS NULL AS c, [DATE '9999-12-31'] AS d, 'infinity' AS e"
+    [row] = read(opened("duckdb"), sql)[1]
+    assert row == {"a": when, "b": [when], "c": False, "d": [date(9999, 12, 31)], "e": "infinity"}
+
+
+@pytest.mark.parametrize("number", ["0.1", "1e-7", "16777216", "-3.4e38", "1234567.9"])
+def test_a_number_of_32_bits_has_its_own_digits(opened, number):
+    [row] = read(opened("duckdb"), f"SELECT CAST({number} AS FLOAT) AS v, CAST({number} AS DOUBLE) AS d")[1]
+    assert (row["v"], row["d"]) == (float(number), float(number))
+    if number != "1234567.9":
+        [row] = read(opened("psycopg3"), f"SELECT CAST({number} AS real) AS v")[1]
+        assert row["v"] == float(number)
+
+
+def test_integers_of_any_size_are_numbers(opened):
+    [row] = read(opened("duckdb"), f"SELECT CAST('{10**50}' AS BIGNUM) AS v, CAST('-7' AS BIGNUM) AS w")[1]
+    assert row == {"v": 10**50, "w": -7}
+
+
+@pytest.mark.parametrize("name", ["psycopg3", "psycopg2"])
+def test_the_end_of_a_day_with_a_zone_is_no_midnight(opened, name):
+    template = UsageTemplate(tenant="t", operation="o", path="/p", key_columns=("n",), body={"v": Column("v")})
+    rows = read(opened(name), "SELECT 1 AS n, CAST('24:00:00+02' AS TIME WITH TIME ZONE) AS v")[1]
+    with pytest.raises(UsageRowError, match="row 1: column 'v' holds an infinite time, or one that Python cannot hold"):
+        template.build(rows[0], number=1)
+
+
+@pytest.mark.parametrize("name", ["duckdb", "psycopg3", "psycopg2", "standard", "sqlite"])
+def test_a_query_changes_nothing(opened, name):
+    """The rows that it deletes would be gone if the task failed before they are sent."""
+    db = opened(name)
+    db.execute("CREATE TABLE kept (id INTEGER)", "INSERT INTO kept VALUES (1), (2)")
+    refused = pytest.raises(WrongQueryError, match=r"it changes data\. Only read in it")
+    with refused if name == "duckdb" else contextlib.suppress(WrongQueryError):
+        read(db, "DELETE FROM kept RETURNING id")
+    assert db.query("SELECT count(*) FROM kept") == [(2,)]
 
 
 @pytest.mark.parametrize("name", ["duckdb", "psycopg3", "psycopg2", "standard"])

@@ -45,6 +45,35 @@ def test_a_duckdb_file_that_is_let_go_in_time(place_of):
 
 
 @pytest.mark.exhaustive
+def test_a_dry_run_waits_for_a_duckdb_file_as_a_run_does(place_of):
+    place = place_of("duck", make_rows(50))
+    place.write_dag(dry_run=True)
+    path = place.database.connection["host"]
+    with subprocess.Popen([sys.executable, "-c", HOLD, path, "4"], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "open\n"
+        last = place.attempt()
+    assert (last.state, last.summary["would_be_sent"]) == ("success", 50)
+
+
+@pytest.mark.parametrize(
+    ("conn_id", "host", "said"),
+    [
+        ("duck", "ledger.duckdb", "relative path ('ledger.duckdb')"),
+        ("lite", "./ledger.db", "relative path ('./ledger.db')"),
+        ("lite", ":memory:", "the SQLite connection names no file"),
+        ("lite", "", "the SQLite connection names no file"),
+    ],
+)
+def test_a_ledger_that_the_next_task_would_not_find_sends_nothing(place_of, conn_id, host, said):
+    place = place_of(conn_id, make_rows(3))
+    place.write_dag(rows=[{"account": "acme-1", "event": "one", "meter": "PAYMENT", "amount": "1"}], sql=None)
+    place.home.connect({conn_id: {**place.database.connection, "host": host}})
+    assert place.attempt().state in ("failed", "up_for_retry")
+    assert said in place.output()
+    assert place.server.counters.requests == 0
+
+
+@pytest.mark.exhaustive
 def test_sqlite(place_of):
     rows = [*make_rows(600), ("ghost", "x", "PAYMENT", "1"), ("acme-1", "much", "PAYMENT", "1001")]
     place = place_of("lite", rows)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 from hypothesis import example, given
@@ -67,6 +69,21 @@ def test_a_message_names_resource_status_trace_and_advice(kind):
 
 def said(status: int, body: bytes, **headers: str) -> errors.ApiError:
     return classify(Response(status=status, headers=headers, body=body), context=CALL)
+
+
+@pytest.mark.parametrize("ahead", [-3600, 0, 3600])
+@pytest.mark.parametrize("zone", ["GMT", "-0000", "+0200"])
+def test_a_time_to_retry_at_is_by_the_clock_of_the_api(ahead, zone):
+    clock = datetime.now(UTC).replace(tzinfo=None, microsecond=0) + timedelta(seconds=ahead)
+    date, retry = (when.strftime(f"%a, %d %b %Y %H:%M:%S {zone}") for when in (clock, clock + timedelta(seconds=45)))
+    assert said(429, b"", **{"Retry-After": retry, "Date": date}).retry_after == 45
+
+
+def test_without_a_clock_of_the_api_the_own_one_counts():
+    retry = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    for headers in ({}, {"Date": "now"}, {"Date": ""}):
+        asked = said(503, b"", **{"Retry-After": retry, **headers}).retry_after
+        assert asked == pytest.approx(3600, abs=300)
 
 
 def test_a_403_names_the_scope_needed_and_those_granted(make_client, limio_emulator):

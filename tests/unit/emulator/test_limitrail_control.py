@@ -121,7 +121,7 @@ def test_hooks_see_it(rail):
 def test_command():
     command = [sys.executable, "-m", "limio_limitrail.emulator", "--port", "0", "--subscriptions", "20",
                "--limitrail-client-id", "me", "--limitrail-client-secret", "mine", "--limitrail-deny-above", "9.5"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         match = re.fullmatch(r"Limio emulator listening on (http://127\.0\.0\.1:\d+)\n", process.stdout.readline())
@@ -156,6 +156,6 @@ def test_fixtures_as_a_plugin(tmp_path):
         "    assert server.limitrail.options.page_size == 2 and server.options.seed == 3\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert "2 passed" in done.stdout, done.stdout

@@ -26,7 +26,8 @@ ROOT = SOURCE.parents[1]
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Options for this run of pytest are none for one that it starts.
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""}
 
 
 def test_start_stop_start():

@@ -195,4 +195,6 @@ def test_what_is_kept_names_no_value_that_is_hashed():
     text = keep_members({"a": "secret", "b": 1, "c": None}, rules=dict.fromkeys("abcd", Keep.HASH), key=HashKey(salt=SALT))
     assert "secret" not in text
     assert isinstance(read_kept(text)["a"], KeptHash)
-    assert set(read_kept(text)) == {"a", "b", "c"}
+    # Which members the body left out is kept, too: there, the list must have none, either.
+    assert set(read_kept(text)) == {"a", "b", "c", "d"}
+    assert read_kept(text)["d"] is None

@@ -113,7 +113,8 @@ def test_it_doubles_with_each_round_until_it_is_halved():
     assert [answer_a_round() for _ in range(6)] == [4, 8, 16, 32, 64, 64]
     assert enter(limiter)
     began, clock.now = clock.now, clock.now + 0.1
-    limiter.rate_limited(began=began, retry_after=0.0)
+    limiter.rate_limited(began=began, retry_after=0.1)
+    clock.now += 0.2
     assert [answer_a_round() for _ in range(3)] == [32, 33, 34], "what was too much once is approached slowly"
 
 
@@ -164,6 +165,20 @@ def test_pauses_that_the_api_does_not_tell_grow():
         pauses.append(round(limiter._not_before - clock.now, 6))
     assert pauses[:5] == [DEFAULT_PAUSE * 2**n for n in range(5)]
     assert max(pauses) == LONGEST_PAUSE
+
+
+def test_no_pause_at_all_is_none_that_the_api_asks_for():
+    """A Retry-After of 0, or a date that has passed: the same request at once would be refused again, for ever."""
+    clock = Clock()
+    limiter = AdaptiveConcurrencyLimiter(1, clock=clock)
+    pauses = []
+    for _ in range(3):
+        clock.now = max(clock.now, limiter._not_before) + 1
+        assert enter(limiter)
+        began, clock.now = clock.now, clock.now + 0.1
+        limiter.rate_limited(began=began, retry_after=0.0)
+        pauses.append(round(limiter._not_before - clock.now, 6))
+    assert pauses == [DEFAULT_PAUSE, DEFAULT_PAUSE * 2, DEFAULT_PAUSE * 4]
 
 
 def test_rising_latency_means_fewer():

@@ -188,6 +188,11 @@ OBJECTIONS = {
     "error.code": b'"error":{"code":7}',
     "errorCode": b'"errorCode":"LIMIT_STORE_DOWN"',
     "success": b'"success":false',
+    "a failed status": b'"status":"FAILED"',
+    "a rejected state": b'"state":"rejected"',
+    "a failed result": b'"result":" Failure "',
+    "a declined outcome": b'"outcome":"declined"',
+    "a cancelled status": b'"Status":"cancelled"',
     "status": b'"status":500',
     "problem": b'"title":"Not found","status":404',
     "fault": b'"fault":{"faultstring":"x"}',
@@ -210,7 +215,8 @@ def test_an_answer_that_says_that_something_failed_is_parked(objection, reading)
 @pytest.mark.parametrize(
     "nothing",
     [b'"error":null', b'"errors":[]', b'"error":""', b'"errors":{}', b'"success":true', b'"status":200', b'"errorCode":"OK"',
-     b'"warnings":["x"]', b'"status":"ok"', b'"result":{"error":null}', b'"code":0'],
+     b'"status":"done"', b'"state":"ACTIVE"', b'"result":"ok"', b'"outcome":{"status":"x"}', b'"warnings":["x"]',
+     b'"status":"ok"', b'"result":{"error":null}', b'"code":0'],
 )  # fmt: skip
 def test_members_that_say_that_nothing_failed_change_nothing(nothing):
     assert read(b'{"decision":"ALLOWED",%b}' % nothing).state is State.COMMITTED
@@ -219,6 +225,7 @@ def test_members_that_say_that_nothing_failed_change_nothing(nothing):
 
 def test_no_success_agrees_with_a_denial_and_an_error_does_not():
     assert read(b'{"decision":"DENIED_BY_POLICY","success":false}').state is State.DENIED
+    assert read(b'{"decision":"DENIED_BY_POLICY","status":"rejected"}').state is State.DENIED
     assert read(b'{"decision":"DENIED_BY_POLICY","errors":["policy store down"]}').state is State.PARKED
     assert read(b'{"decision":"ALLOWED","success":false}').state is State.PARKED
 

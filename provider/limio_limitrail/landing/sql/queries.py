@@ -9,11 +9,11 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from limio_limitrail.landing.sql.dialect import quoted
+from limio_limitrail.landing.sql.duckdb_values import is_changed, value_reader
 from limio_limitrail.landing.sql.errors import Cause, Diagnosis, before_values, connected, connection_id, log_driver_error
 from limio_limitrail.landing.sql.sessions import database_name, session_class_named, session_class_of
 from limio_limitrail.troubleshooting import ExplainedError
@@ -36,7 +36,9 @@ _POSTGRES_SESSION = (
     "SET LOCAL TIME ZONE 'UTC'; SET LOCAL datestyle = 'ISO'; SET LOCAL intervalstyle = 'postgres'; "
     "SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'"
 )
-_POSTGRES_TIMES = {"date": (1082, 1182), "timestamp": (1114, 1115), "timestamptz": (1184, 1185), "time": (1083, 1183)}
+_POSTGRES_TIMES = {
+    "date": (1082, 1182), "timestamp": (1114, 1115), "timestamptz": (1184, 1185), "time": (1083, 1183), "timetz": (1266, 1270),
+}  # fmt: skip
 """Types with values that Python cannot represent: their oids, and those of their arrays."""
 
 _SQLITE_QUOTES_NO_ROWS = (
@@ -50,6 +52,9 @@ _PERMANENT = frozenset({"ProgrammingError", "DataError", "NotSupportedError", "I
 _DRIVERS = frozenset({"DatabaseError", "InterfaceError"})
 _UNREADABLE = (ValueError, ArithmeticError, RecursionError)
 """What drivers raise for a value that Python cannot represent."""
+
+_WRITES = "launched in read-only mode"
+"""Part of DuckDB's text for a query that would change data, such as one that deletes rows and returns them."""
 
 _INTERRUPTED = "Query interrupted"
 """DuckDB's error when a signal handler raises, such as that of Airflow's execution_timeout."""
@@ -160,53 +165,49 @@ class _SqliteReader(_QueryReader):
 
 
 class _DuckReader(_QueryReader):
-    """Runs a query in DuckDB, which returns the last day of the calendar for infinity, and a text for days after it."""
+    """Runs a query in DuckDB, whose driver changes some values: see `duckdb_values`."""
 
     def __init__(self, connection: Any, *, unreadable_time: object) -> None:
         super().__init__(connection)
         self._unreadable_time = unreadable_time
         self._sql = ""
-        self._times: dict[int, str] | None = None
-        self._infinite: dict[int, bool] = {}
+        self._types: dict[int, str] | None = None
+        self._found: dict[tuple[int, str], bool] = {}
 
     def execute(self, sql: str) -> None:
         self._sql = sql
         self._cursor = self._connection.cursor()
         [(self.time_zone,)] = self._cursor.execute("SELECT current_setting('TimeZone')").fetchall()
         self._cursor.execute("SET TimeZone = 'UTC'")
+        # As in Postgres and SQLite, the query changes nothing: a DELETE ... RETURNING would lose rows that are not sent.
+        self._cursor.execute("BEGIN TRANSACTION READ ONLY")
         self._cursor.execute(sql)
 
     def fetch(self) -> Sequence[Values]:
         rows = super().fetch()
-        if self._times is None:
-            described = enumerate(self._cursor.description or ())
-            self._times = {index: str(column[1]) for index, column in described if str(column[1]).startswith(("DATE", "TIME"))}
-        for index, type_ in self._times.items():
-            wrong = [
-                at
-                for at, row in enumerate(rows)
-                if type(row[index]) is str or (type_ == "DATE" and row[index] == date.max and self._is_infinite(index))
-            ]
-            if wrong:
-                rows = list(rows)
-                for at in wrong:
-                    rows[at] = (*rows[at][:index], self._unreadable_time, *rows[at][index + 1 :])
+        if self._types is None:
+            described = ((index, str(column[1])) for index, column in enumerate(self._cursor.description or ()))
+            self._types = {index: type_ for index, type_ in described if is_changed(type_)}
+        for index, type_ in self._types.items():
+            read = value_reader(type_, holds=partial(self._holds, index), unreadable_time=self._unreadable_time)
+            rows = [(*row[:index], read(row[index]), *row[index + 1 :]) for row in rows]
         return rows
 
-    def _is_infinite(self, index: int) -> bool:
-        """Return whether a column of dates contains infinity, rather than Python's last day."""
-        if index not in self._infinite:
+    def _holds(self, index: int, condition: str) -> bool:
+        """Return whether a condition is true for a value of a column, such as infinity, which the driver returns as another."""
+        if (index, condition) not in self._found:
             cursor = self._connection.cursor()
-            name = quoted(self.columns[index])
+            where = condition.format(name=quoted(self.columns[index]))
             try:
                 cursor.execute("SET TimeZone = 'UTC'")
-                cursor.execute(f"SELECT 1 FROM ({self._sql.strip().rstrip(';')}\n) WHERE isinf({name}) LIMIT 1")
-                self._infinite[index] = cursor.fetchone() is not None
-            except Exception:  # noqa: BLE001 - several statements, or a result that is gone: it may be infinity
-                self._infinite[index] = True
+                cursor.execute("BEGIN TRANSACTION READ ONLY")
+                cursor.execute(f"SELECT 1 FROM ({self._sql.strip().rstrip(';')}\n) WHERE {where} LIMIT 1")
+                self._found[index, condition] = cursor.fetchone() is not None
+            except Exception:  # noqa: BLE001 - several statements, or a result that is gone: it may be true
+                self._found[index, condition] = True
             finally:
                 cursor.close()
-        return self._infinite[index]
+        return self._found[index, condition]
 
 
 class _PostgresReader(_QueryReader):
@@ -280,6 +281,7 @@ class _Psycopg2Reader(_PostgresReader):
             "timestamp": extensions.PYDATETIME,
             "timestamptz": extensions.PYDATETIMETZ,
             "time": extensions.PYTIME,
+            "timetz": extensions.PYTIME,
         }
 
         def guarded(read: Any) -> Callable[[str | None, Any], object]:
@@ -321,6 +323,8 @@ def _describe(connection: Any, error: Exception, *, hook: DbApiHook) -> QueryErr
     detail = f": {found.detail.rstrip('.')}" if found.detail else ""
     if found.cause is Cause.RIGHTS:
         advice = "Grant the connection's user SELECT on what the query reads"
+    elif _writes(error):
+        advice = "Only read in it: what it changes would be lost if the task failed before the rows are sent"
     elif permanent:
         advice = "Correct the query or the value; run it in the database to see the whole message, which may quote rows"
     else:
@@ -333,17 +337,23 @@ def _classes(error: Exception) -> frozenset[str]:
     return frozenset(base.__name__ for base in type(error).__mro__)
 
 
+def _writes(error: Exception) -> bool:
+    return "TransactionException" in _classes(error) and _WRITES in str(error)
+
+
 def _is_permanent(error: Exception) -> bool:
     if _classes(error).isdisjoint(_DRIVERS):
         return isinstance(error, _UNREADABLE)
     if isinstance(error, sqlite3.OperationalError):
         return getattr(error, "sqlite_errorname", None) in (None, "SQLITE_ERROR")
-    return not _classes(error).isdisjoint(_PERMANENT)
+    return _writes(error) or not _classes(error).isdisjoint(_PERMANENT)
 
 
 def _diagnose(connection: Any, error: Exception) -> Diagnosis:
     if str(error) == _INTERRUPTED:
         return Diagnosis(summary="it was interrupted, most likely by the task's execution_timeout", cause=Cause.TIMEOUT)
+    if _writes(error):
+        return Diagnosis(summary="it changes data")
     if _classes(error).isdisjoint(_DRIVERS):
         what = "could not read a value" if isinstance(error, _UNREADABLE) else "failed"
         return Diagnosis(summary=f"the driver {what} ({type(error).__name__})")

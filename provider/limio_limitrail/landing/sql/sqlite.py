@@ -116,6 +116,12 @@ class SqliteSession(GenericSession):
     @classmethod
     def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> sqlite3.Connection:  # noqa: ARG003
         connection: sqlite3.Connection = connected(hook, name="SQLite", describe=_unreachable)
+        if not any(path for _, name, path in connection.execute("PRAGMA database_list").fetchall() if name == "main"):
+            connection.close()
+            raise LandingError(
+                "the SQLite connection names no file, so all that is written would be gone when the task ends; "
+                "put the database's path into the connection's host"
+            )
         return connection
 
     @classmethod

@@ -67,9 +67,8 @@ def keep_members(content: Any, *, rules: Mapping[str, Keep], key: HashKey) -> st
     kept: dict[str, Any] = {}
     for path, rule in rules.items():
         value = member(content, path)
-        if value is MISSING:
-            continue
-        value = comparable(value)
+        # A member that this body leaves out is kept as null: the list must have none, either.
+        value = comparable(None if value is MISSING else value)
         if rule is Keep.HASH and value is not None:
             kept[path] = as_json(hash_value(value, salt=key.salt)._replace(secret_id=key.secret_id))
         else:

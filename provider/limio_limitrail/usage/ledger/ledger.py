@@ -47,6 +47,9 @@ log = logging.getLogger("limio_limitrail.usage.ledger")
 
 T = TypeVar("T")
 
+_MAX_INSERTS = 20
+"""How often rows are inserted that are not there afterwards, because others have released them meanwhile."""
+
 
 class Ledger:
     """One worker's view of a ledger table. For one thread.
@@ -206,7 +209,13 @@ class Ledger:
         new = [row for row in ordered if row.key not in found]
         for row in new:
             before.pop(row.key, None)
+        rounds = 0
         while new:
+            if (rounds := rounds + 1) > _MAX_INSERTS:
+                raise LedgerError(
+                    f"the table {self.table} takes no entries: {len(new):,} rows were inserted and are gone, such as {new[0]}. "
+                    "None was sent. Look for a trigger, a rule or a policy that somebody has given the ledger"
+                )
             added = sql.insert(new, about=self._about, now=now, lease_until=lease_until)
             new = [row for row in new if row.key not in added]
             # Another worker may have inserted some of them first, and may have released some of those again.

@@ -16,6 +16,14 @@ from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.usage.ledger.model import Entry, Outcome, Worker
 from limio_limitrail.usage.ledger.states import IN_DOUBT, LedgerError, State
+from limio_limitrail.usage.ledger.table_checks import (
+    check_keeps_rows,
+    check_owner,
+    check_privileges,
+    check_server,
+    check_texts,
+    check_unique,
+)
 
 if TYPE_CHECKING:
     from limio_limitrail.usage.ledger.transactions import Transactions
@@ -189,7 +197,7 @@ def require_table(transactions: Transactions, text: str, spec: TableSpec, *, rea
         table = find_name(text, dialect=session.dialect)
         lacking = _missing_columns(session, table, spec)
         if lacking is not None and not read_only:
-            _check_privileges(session, table)
+            check_privileges(session, table)
         return lacking
 
     lacking = transactions.read(check)
@@ -213,10 +221,10 @@ def check_writable(transactions: Transactions, text: str, spec: TableSpec) -> No
         table = find_name(text, dialect=session.dialect)
         lacking = _missing_columns(session, table, spec)
         if lacking is not None:
-            _check_privileges(session, table)
+            check_privileges(session, table)
         if lacking:
-            _check_owner(session, table, lacking=lacking)
-        _check_server(session)
+            check_owner(session, table, lacking=lacking)
+        check_server(session)
 
     transactions.read(check)
 
@@ -284,12 +292,15 @@ def _missing_columns(session: Session, table: TableName, spec: TableSpec) -> lis
             f"the table {table}: its column {loose.name!r} takes different keys for equal (its type is {loose.type}), so rows "
             f"would be mixed up. Give another {spec.parameter}=, or make the column a text with a deterministic collation"
         )
+    check_keeps_rows(session, table)
     lacking = sorted(set(spec.columns) - {column.name.lower() for column in found})
     if set(lacking) - set(spec.later):
         raise LedgerError(
             f"the table {table} {spec.unfit} of this version: it lacks {', '.join(lacking)}. "
             f"Give another {spec.parameter}=, or add the columns"
         )
+    check_texts(session, table, columns=[column for column in found if column.name.lower() in spec.columns], key=KEY)
+    check_unique(session, table, key=KEY)
     return lacking
 
 
@@ -301,49 +312,6 @@ def _index(session: Session, table: TableName, *, column: str) -> None:
         case "SQLite":
             name = replace(table, table=f"{table.table}_{column}")
             session.execute(f"CREATE INDEX {dialect.qualified(name)} ON {dialect.quote(table.table)} ({dialect.quote(column)})")
-
-
-def _check_privileges(session: Session, table: TableName) -> None:
-    """Check that Postgres grants the connection's user what is needed, before anything is sent."""
-    if session.dialect.name != "Postgres":
-        return
-    name = session.dialect.qualified(table)
-    lacking = session.query(
-        f"SELECT may, current_user FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS may "
-        f"WHERE NOT has_table_privilege(CAST(to_regclass({VALUE}) AS oid), may) AND (may = 'DELETE' OR EXISTS ("
-        f"SELECT 1 FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass({VALUE}) AND attnum > 0 AND NOT attisdropped "
-        f"AND NOT has_column_privilege(attrelid, attnum, may)))",
-        name,
-        name,
-    )
-    if lacking:
-        rights = ", ".join(right for right, _ in lacking)
-        raise LedgerError(
-            f"the connection's user {lacking[0][1]!r} may not {rights} in the table {table}. Nothing was sent. "
-            f"Have its owner run: GRANT {rights} ON {name} TO {session.dialect.quote(lacking[0][1])}"
-        )
-
-
-def _check_owner(session: Session, table: TableName, *, lacking: Sequence[str]) -> None:
-    if session.dialect.name != "Postgres":
-        return
-    name = session.dialect.qualified(table)
-    found = session.query(
-        f"SELECT pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = to_regclass({VALUE})", name
-    )
-    if found and not found[0][0]:
-        raise LedgerError(
-            f"the table {table} lacks columns of this version ({', '.join(lacking)}), and only its owner may add them: "
-            "run the task once as the owner, or have the owner add them"
-        )
-
-
-def _check_server(session: Session) -> None:
-    if session.dialect.name == "Postgres" and session.query("SELECT current_setting('transaction_read_only')") == [("on",)]:
-        raise LedgerError(
-            "the database takes no changes: it is a standby server, or default_transaction_read_only is on for the connection's "
-            "user or for the database"
-        )
 
 
 def make_table(session: Session, table: TableName, spec: TableSpec) -> None:
