@@ -231,6 +231,28 @@ def test_nothing_shrinks_unasked_and_a_repeated_append_takes_back(dlt_home, limi
     assert (warehouse.count("lake.replace"), warehouse.count("lake.append")) == (0, 0)
 
 
+@pytest.mark.parametrize("warehouse", ["duckdb"], indirect=True)
+def test_a_key_that_the_rows_of_the_table_do_not_have(dlt_home, limio_emulator, warehouse):
+    dag = f"""
+    things = Resource(name="things", path="/custom/things", primary_key=KEY)
+    for mode in ("merge", "history", "append"):
+        LimioToDltOperator(
+            task_id=mode, destination={warehouse.kind!r}, destination_conn_id={warehouse.conn_id!r}, dataset="lake",
+            table="of_" + mode, resource=things, mode=mode,
+        )
+    """
+    for run, (key, record, rows) in enumerate(
+        [("('id',)", b'{"id":"a"}', (1, 1, 1)), ("('id', 'line')", b'{"id":"a","line":0}', (1, 1, 2))]
+    ):
+        limio_emulator.put_records("custom/things", [record])
+        dlt_home.write_dag(dag.replace("KEY", key))
+        done = dlt_home.run()
+        states = [done.task(mode)["state"] for mode in ("merge", "history", "append")]
+        assert states == (["success"] * 3 if not run else ["failed", "failed", "success"]), dlt_home.output()[-6000:]
+        assert tuple(warehouse.count(f"lake.of_{mode}") for mode in ("merge", "history", "append")) == rows
+    assert dlt_home.output().count("the table has rows without a value in 'line', which the primary key names") >= 2
+
+
 @pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 @pytest.mark.parametrize("warehouse", ["duckdb"], indirect=True)

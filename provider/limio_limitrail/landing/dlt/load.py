@@ -25,6 +25,7 @@ from limio_limitrail.landing.sql.history_statements import VALID_FROM, VALID_TO
 from limio_limitrail.landing.sql.metadata import MetadataColumn, run_columns
 from limio_limitrail.landing.sql.model import LandingError, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
+from limio_limitrail.landing.sql.new_keys import check_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,6 +119,8 @@ class Load:
         plan = self._plan()
         rows_before = self._count(plan)
         keys = self._keys(plan)
+        if rows_before and self.target.mode.needs_key:
+            check_columns(plan, keys=self.target.primary_key)
         time = self._time(plan)
         rows = sum(part.part.rows for part in self.parts)
         if rows:

@@ -41,6 +41,7 @@ class TableColumn:
     :param kind: the kind whose values the type stores unchanged; ``None`` for a type that this package does not create.
     :param managed: whether a load may write to it; not where it has a default, or the database fills it.
     :param equality: which values it compares as equal.
+    :param nullable: whether it may hold nulls.
     """
 
     name: str
@@ -48,6 +49,7 @@ class TableColumn:
     kind: Kind | None
     managed: bool
     equality: Equality = Equality.EXACT
+    nullable: bool = True
 
     def confuses(self, kind: Kind) -> bool:
         """Return whether two different values of a kind can be equal in the column."""

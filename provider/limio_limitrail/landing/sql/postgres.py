@@ -179,6 +179,7 @@ class PostgresSession(DirectLoadSession):
         self._check_rows_are_seen(table)
         described = self.query(
             f"SELECT attname, format_type(atttypid, atttypmod), NOT atthasdef AND attidentity = '' AND attgenerated = '', "
+            f"NOT attnotnull, "
             f"coalesce(collisdeterministic, true), based.typname, based.typtype::text, based.typnamespace::regnamespace::text, "
             f"coalesce(nullif(named.typtypmod, -1), atttypmod) FROM pg_catalog.pg_attribute "
             f"LEFT JOIN pg_catalog.pg_collation ON pg_collation.oid = attcollation "
@@ -193,8 +194,15 @@ class PostgresSession(DirectLoadSession):
             self.dialect.qualified(table),
         )
         return tuple(
-            TableColumn(name=name, type=type_, kind=KINDS.get(type_), managed=bool(managed), equality=equality(*about))
-            for name, type_, managed, *about in described
+            TableColumn(
+                name=name,
+                type=type_,
+                kind=KINDS.get(type_),
+                managed=bool(managed),
+                equality=equality(*about),
+                nullable=bool(nullable),
+            )
+            for name, type_, managed, nullable, *about in described
         )
 
     def _check_rows_are_seen(self, table: TableName) -> None:

@@ -26,6 +26,7 @@ from limio_limitrail.landing.sql.metadata import SOURCES, run_columns
 from limio_limitrail.landing.sql.missing_rows import MissingResult, MissingRows, check_replaced
 from limio_limitrail.landing.sql.model import LoadResult, OnMissing, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.new_keys import check_new_key
 from limio_limitrail.landing.sql.partitions import Partitions, TouchedPartitions
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan, key_columns, key_columns_of_table, make_plan
 from limio_limitrail.landing.sql.row_writer import RowWriter
@@ -207,6 +208,8 @@ class TableLoad:
                 self._contract.check_required(self._plan, session=session, relation=self._sql.staged, staged=True)
             if target.mode.needs_key and rows:
                 check_staged_keys(session=session, statements=self._sql, primary_key=target.primary_key)
+                if self.merges:
+                    check_new_key(session=session, statements=self._sql, target=target)
             check_custom_types(session=session, statements=self._sql)
             self._demote_invalid_json()
             # A JSON column may just have become a text column.
