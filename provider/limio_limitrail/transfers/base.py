@@ -221,7 +221,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source, dry_run=self.dry_run)
         folder = run_folder(root, resource=resource.name, run=run)
         reset = self.reset_for_other_source(context, resource=resource, target=target, watermark=watermark)
-        reset = reset or self.reset_after_loss(resource, watermark)
+        reset = reset or self.reset_after_loss(resource, watermark, run=run)
         time_range = self.choose_range(context, resource=resource, run=run, folder=folder, watermark=watermark)
         self.log.info("%s: pulling %s (%s).", resource.name, time_range, time_range.reason)
         if time_range.warning is not None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.time_range import Incremental, RunTimes, TimeRange
     from limio_limitrail.landing.manifest import Manifest
+    from limio_limitrail.landing.sql.table_checks import Loss
     from limio_limitrail.transfers.base import PullPlan
     from limio_limitrail.transfers.folders import RunIdentity
     from limio_limitrail.transfers.state import AssetWatermark, WatermarkState
@@ -22,6 +25,36 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOMENT = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetLoss:
+    """What a target has lost.
+
+    :param what: the same in words.
+    :param kind: what kind of loss it is.
+    :param newest: returns the newest time that each run has in it; None if the target cannot tell.
+    """
+
+    what: str
+    kind: Loss
+    newest: Callable[[], Mapping[str, datetime]] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        kind: Loss,
+        *,
+        table: str,
+        watermark: datetime,
+        loaded_at: datetime | None,
+        newest: Callable[[], Mapping[str, datetime]] | None = None,
+    ) -> TargetLoss:
+        """Put a table's loss into words."""
+        since = f"the watermark of {table} is {watermark.isoformat()}"
+        if kind.name == "REFILLED" and loaded_at is not None:
+            since = f"the last pull into {table} began at {loaded_at.isoformat()}"
+        return cls(what=f"{since}, and the table {kind}", kind=kind, newest=newest)
 
 
 class IncrementalPull:
@@ -38,10 +71,16 @@ class IncrementalPull:
         """Return whether each run keeps rows or files of its own, so that another run's records would come twice."""
         return True
 
-    def find_loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:  # noqa: ARG002 - as it is called
-        """Return whether the target has lost rows from before the watermark.
+    def find_loss(
+        self,
+        resource: Resource,  # noqa: ARG002 - as it is called
+        *,
+        watermark: datetime,  # noqa: ARG002
+        loaded_at: datetime | None,  # noqa: ARG002
+    ) -> TargetLoss | None:
+        """Return what the target has lost of the rows from before the watermark; None if nothing is lost.
 
-        :return: what happened to the target, and whether it still exists; None if nothing is lost.
+        :param loaded_at: when the last pull began that was loaded; None if that is not known.
         """
         return None
 
@@ -155,10 +194,11 @@ class IncrementalPull:
         )
         return what
 
-    def reset_after_loss(self, resource: Resource, watermark: AssetWatermark | None) -> str | None:
+    def reset_after_loss(self, resource: Resource, watermark: AssetWatermark | None, *, run: RunIdentity) -> str | None:
         """Reset the watermark if the target has lost rows from before it.
 
-        It is reset before the pull, so that a retry after a load whose end was not recorded reads from the start as well.
+        It is reset before the pull, so that a retry after a load whose end was not recorded reads from the start as well. Where
+        each run keeps rows of its own, it is moved back to the newest that is left: from the start, all would come twice.
 
         :return: what was lost; None if the watermark counts.
         :raises ParameterError: the pull would have to read from the start, and does not know where that is.
@@ -168,11 +208,13 @@ class IncrementalPull:
         progress = watermark.read()
         if progress.watermark is None:
             return None
-        found = self.find_loss(resource, watermark=progress.watermark)
+        found = self.find_loss(resource, watermark=progress.watermark, loaded_at=progress.loaded_at)
         if found is None:
             watermark.settle()
             return None
-        what, is_there = found
+        from limio_limitrail.landing.sql.table_checks import Loss
+
+        what, is_there = found.what, found.kind is not Loss.MISSING
         if is_there and progress.reread:
             log.info(
                 "%s. It was already so when the watermark was last reset, so this is taken to be intended: the pull continues "
@@ -180,6 +222,17 @@ class IncrementalPull:
                 what,
             )
             return None
+        if self.own_rows() and found.kind is Loss.REFILLED:
+            log.warning(
+                "%s. If another task has replaced the rows, nothing is missing, and from the start all would come a second time: "
+                "the pull continues from the watermark. full_refresh=True reads everything.",
+                what,
+            )
+            return None
+        if self.own_rows() and found.kind is Loss.OLDER and (newest := _newest_left(found, progress=progress, run=run)):
+            watermark.move_back(newest)
+            log.warning("%s. The watermark is moved back to the newest row that is left, %s.", what, newest.isoformat())
+            return what
         if resource.time_filter.required and self.since is None:
             raise ParameterError(
                 f"{what}, so the pull has to read from the start, and {resource.name!r} needs one: give since=..., or run once "
@@ -206,6 +259,24 @@ class IncrementalPull:
             )
         past = PastRange(since=plan.time_range.since, until=plan.time_range.until or _end_of(manifest))
         return plan.watermark.move(manifest.watermark, run=str(plan.run), past=past, started_at=manifest.started_at)
+
+
+def _newest_left(found: TargetLoss, *, progress: WatermarkState, run: RunIdentity) -> datetime | None:
+    """Return the newest time of the rows that runs of the watermark have left; None if they have left none.
+
+    :raises ParameterError: the target cannot tell.
+    """
+    from limio_limitrail.transfers.state import mark_of
+
+    if found.newest is None:
+        raise ParameterError(
+            f"{found.what}, and from the start mode='append' would add the rows that are left a second time: find out up to when "
+            "the table is complete, and run once with full_refresh=True and since= a little before that"
+        )
+    # Other Dags share the watermark. The task's runs are known even where their ranges are not.
+    task = str(run).removesuffix(run.run_id)
+    newest = found.newest().items()
+    return max((time for name, time in newest if mark_of(name) in progress.runs or name.startswith(task)), default=None)
 
 
 def _end_of(manifest: Manifest) -> datetime | None:

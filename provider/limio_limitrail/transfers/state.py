@@ -41,6 +41,7 @@ class WatermarkState(msgspec.Struct, frozen=True, kw_only=True):
         watermark, which it moved itself, it would find less than before, and without an end also the records of newer runs.
     :param forgotten: the time up to which the ranges of runs may have been dropped, because there were too many.
     :param reread: True if the watermark was reset because rows were missing from the table, and no run has found them since.
+    :param loaded_at: when the last pull began that was loaded; None if that is not known.
     :param source: the list that the watermark is about; None if it is not known.
     """
 
@@ -48,6 +49,7 @@ class WatermarkState(msgspec.Struct, frozen=True, kw_only=True):
     runs: Mapping[str, PastRange] = msgspec.field(default_factory=dict)
     forgotten: datetime | None = None
     reread: bool = False
+    loaded_at: datetime | None = None
     source: Source | None = None
 
 
@@ -85,6 +87,7 @@ class AssetWatermark:
                 },
                 forgotten=maybe(instant, value.get("forgotten")),
                 reread=value.get("reread") is True,
+                loaded_at=maybe(instant, value.get("loaded_at")),
                 source=read_source(value.get("source")),
             )
         except UNREADABLE as error:
@@ -139,6 +142,7 @@ class AssetWatermark:
                 runs=dict(list(runs.items())[-REMEMBERED_RUNS:]),
                 forgotten=forgotten,
                 reread=progress.reread,
+                loaded_at=max(started_at, progress.loaded_at or started_at),
             )
         )
         return watermark
@@ -150,6 +154,13 @@ class AssetWatermark:
         :param forgotten: the time up to which the runs that are dropped may still have rows in the table.
         """
         self._write(WatermarkState(reread=reread, forgotten=forgotten))
+
+    def move_back(self, watermark: datetime) -> None:
+        """Move the watermark to the newest row that the table still has. The ranges of runs stay: their rows may be there.
+
+        :param watermark: the time of that row.
+        """
+        self._write(msgspec.structs.replace(self.read(), watermark=watermark, reread=True))
 
     def settle(self) -> None:
         """Note that the table is as the last run left it."""
@@ -167,6 +178,7 @@ class AssetWatermark:
                 "runs": [[mark, _text(past.since), _text(past.until)] for mark, past in progress.runs.items()],
                 "forgotten": _text(progress.forgotten),
                 "reread": progress.reread,
+                "loaded_at": _text(progress.loaded_at),
                 "source": dict(self._source),
             },
         )

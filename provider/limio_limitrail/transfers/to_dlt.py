@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from limio_limitrail.transfers.base import PullPlan
     from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
+    from limio_limitrail.transfers.incremental import TargetLoss
     from limio_limitrail.transfers.summaries import DltSummary
 
 
@@ -144,25 +145,27 @@ class ResourceToDltOperator(ResourceToTableOperator):
         )
         return summary
 
-    def find_loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:
-        """Return whether the table has lost rows from before the watermark."""
+    def find_loss(self, resource: Resource, *, watermark: datetime, loaded_at: datetime | None) -> TargetLoss | None:
+        """Return what the table has lost of the rows from before the watermark."""
+        from limio_limitrail.landing.sql.table_checks import Loss
+        from limio_limitrail.transfers.incremental import TargetLoss
+
         if resource.time_column is None or self.mode == "replace":
             return None
         # A transform, and columns that are left out, may change which times the table has.
         whole = self.transform is None and resource.time_column not in self.drop_columns
-        state = self._state("", time_column=resource.time_column if whole else None, reached=watermark)
-        found = (
-            "is not there"
-            if not state.exists
-            else "is empty"
-            if not state.rows
-            else "has no row as new as that"
-            if state.newest_reached is False
-            else None
-        )
-        if found is None:
+        state = self._state("", time_column=resource.time_column if whole else None, reached=watermark, loaded_at=loaded_at)
+        if not state.exists:
+            found = Loss.MISSING
+        elif not state.rows:
+            found = Loss.EMPTY
+        elif state.newest_reached is False:
+            found = Loss.OLDER
+        elif state.has_loaded is False:
+            found = Loss.REFILLED
+        else:
             return None
-        return f"the watermark of {self.dataset}.{self.table} is {watermark.isoformat()}, and the table {found}", state.exists
+        return TargetLoss.of(found, table=f"{self.dataset}.{self.table}", watermark=watermark, loaded_at=loaded_at)
 
     def has_output(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as the base calls it
         """Return whether the table holds rows of a run."""
@@ -246,13 +249,20 @@ class ResourceToDltOperator(ResourceToTableOperator):
             )
         return None if self.catalog_conn_id is None else find_catalog(self.catalog_conn_id)
 
-    def _state(self, run: str, *, time_column: str | None = None, reached: datetime | None = None) -> TableState:
+    def _state(
+        self,
+        run: str,
+        *,
+        time_column: str | None = None,
+        reached: datetime | None = None,
+        loaded_at: datetime | None = None,
+    ) -> TableState:
         from limio_limitrail.landing.dlt.files.load import files_state
         from limio_limitrail.landing.dlt.table_state import table_state
 
         to = self._target(None)
         look = table_state if to.table_format is None else files_state
-        return look(to, run_id=run, time_column=time_column, reached=reached)
+        return look(to, run_id=run, time_column=time_column, reached=reached, loaded_at=loaded_at)
 
     def _check(self, plan: PullPlan, mode: WriteMode, *, context: Context) -> None:
         """Check before the pull that mode, resource and masks fit."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from limio_limitrail.transfers.base import PullPlan
     from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
+    from limio_limitrail.transfers.incremental import TargetLoss
     from limio_limitrail.transfers.partitions import TouchedStore
     from limio_limitrail.transfers.summaries import LoadSummary
 
@@ -189,35 +190,45 @@ class ResourceToSqlOperator(ResourceToTableOperator):
             log_missing(result, table=self.table)
         return summary
 
-    def find_loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:
-        """Return whether the table has lost rows from before the watermark."""
+    def find_loss(self, resource: Resource, *, watermark: datetime, loaded_at: datetime | None) -> TargetLoss | None:
+        """Return what the table has lost of the rows from before the watermark."""
         from limio_limitrail.hooks.databases import find_database
         from limio_limitrail.landing.shaping import Shaping
-        from limio_limitrail.landing.sql.table_checks import Loss, find_loss
+        from limio_limitrail.landing.sql.table_checks import Loss, find_loss, newest_of_runs
+        from limio_limitrail.transfers.incremental import TargetLoss
 
-        if resource.time_column is None or self.mode == "replace":
+        time_column = resource.time_column
+        if time_column is None or self.mode == "replace":
             return None
+        database = find_database(self.sql_conn_id)
         shaping = Shaping(
-            time_column=resource.time_column,
-            time_path=resource.columns.get(resource.time_column, (resource.time_column,)),
+            time_column=time_column,
+            time_path=resource.columns.get(time_column, (time_column,)),
             nested_columns={**resource.columns, **(self.nested_columns or {})},
             dropped=self.drop_columns,
         )
         # A transform may leave rows out or change times.
         whole = shaping.stores_time and self.transform is None
         found = find_loss(
-            find_database(self.sql_conn_id),
+            database,
             table=self.table,
-            time_column=resource.time_column if whole else None,
+            time_column=time_column if whole else None,
             reached=watermark,
+            loaded_at=loaded_at,
         )
         if found is None:
-            lost = missing_child_table(self._child_lists(resource), hook=find_database(self.sql_conn_id), table=self.table)
+            lost = missing_child_table(self._child_lists(resource), hook=database, table=self.table)
             if lost is None:
                 return None
-            return f"the child table {lost} {Loss.MISSING}, and {self.table} was loaded up to {watermark.isoformat()}", False
-        what = f"the watermark of {self.table} is {watermark.isoformat()}, and the table {found}"
-        return what, found is not Loss.MISSING
+            what = f"the child table {lost} {Loss.MISSING}, and {self.table} was loaded up to {watermark.isoformat()}"
+            return TargetLoss(what=what, kind=Loss.MISSING)
+        return TargetLoss.of(
+            found,
+            table=self.table,
+            watermark=watermark,
+            loaded_at=loaded_at,
+            newest=lambda: newest_of_runs(database, table=self.table, time_column=time_column),
+        )
 
     def has_output(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as the base calls it
         """Return whether the table holds rows of a run."""

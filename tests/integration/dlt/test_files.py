@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration.dlt.lakes import OWN, Lake
 from tests.support.airflow_home import ROOT, AirflowHome
+from tests.support.clock import wait_for_another_second
 from tests.support.landed import duck
 from tests.support.places import SECRET_KEY, SESSION_TOKEN, Bucket, LocalPlace
 from tests.support.secrets_left import forms_of
@@ -287,10 +288,11 @@ def test_rows_that_the_table_has_lost_are_pulled_again(lake_home, limio_emulator
     mode = modes_of(lake.format)[0]
     lake_home.write_dag(
         f"""
-        LimioToDltOperator(
-            task_id="load", resource="abandoned_baskets", {lake.parameters}, table="baskets", incremental=True, mode={mode!r},
-            outlets=[Asset("baskets")], since="2026-01-01",
-        )
+        for task, more in (("load", {{}}), ("twin", {{"query_params": {{"region": "us"}}}})):
+            LimioToDltOperator(
+                task_id=task, resource="abandoned_baskets", {lake.parameters}, table="baskets", incremental=True, mode={mode!r},
+                outlets=[Asset("baskets")], since="2026-01-01", **more,
+            )
         """
     )
     baskets = [{"id": str(day), "created": f"2026-03-0{day}T00:00:00.000Z", "order": {"total": day}} for day in (1, 2, 3)]
@@ -300,6 +302,12 @@ def test_rows_that_the_table_has_lost_are_pulled_again(lake_home, limio_emulator
     lake.drop("baskets")
     assert loaded(lake_home, run_id="three")["rows"] == 3
     assert lake.count("baskets") == 3
+    lake.drop("baskets")
+    wait_for_another_second()
+    assert loaded(lake_home, "twin", run_id="four")["rows"] == 3
+    # In an append, the rows that are there would come a second time.
+    assert loaded(lake_home, run_id="four")["rows"] == (1 if mode == "append" else 3)
+    assert "filled again by others" in lake_home.output()
 
 
 @pytest.mark.exhaustive

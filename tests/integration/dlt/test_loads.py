@@ -263,6 +263,10 @@ def test_rows_that_the_table_has_lost_are_pulled_again(dlt_home, limio_emulator,
             task_id="load", resource="abandoned_baskets", destination="duckdb", destination_conn_id="duck", dataset="lake",
             table="baskets", incremental=True, outlets=[Asset("baskets")], since="2026-01-01",
         )
+        LimioToDltOperator(
+            task_id="add", resource="abandoned_baskets", destination="duckdb", destination_conn_id="duck", dataset="lake",
+            table="added", mode="append", incremental=True, outlets=[Asset("added")], since="2026-01-01",
+        )
         """
     )
     baskets = [{"id": str(day), "created": f"2026-03-0{day}T00:00:00.000Z", "order": {"total": day}} for day in (1, 2, 3)]
@@ -274,6 +278,16 @@ def test_rows_that_the_table_has_lost_are_pulled_again(dlt_home, limio_emulator,
     warehouse.change("DROP TABLE lake.baskets")
     assert loaded(dlt_home, run_id="four")["rows"] == 3
     assert warehouse.count("lake.baskets") == 3
+    # Another task finds that the table is gone.
+    warehouse.change("DELETE FROM lake.baskets WHERE id <> '3'")
+    warehouse.change("UPDATE lake.baskets SET _run_id = 'another', _extracted_at = _extracted_at + INTERVAL 1 HOUR")
+    assert "filled again by others" in loaded(dlt_home, run_id="five")["reason"]
+    assert warehouse.count("lake.baskets") == 3
+    # From the start, an append would add the rows that are left.
+    assert loaded(dlt_home, "add", run_id="one")["rows"] == 3
+    warehouse.change("DELETE FROM lake.added WHERE id = '3'")
+    assert "would add the rows that are left a second time" in failed(dlt_home, "add", run_id="two")
+    assert warehouse.count("lake.added") == 2
 
 
 def test_a_destination_that_cannot_keep_a_promise_is_refused_before_the_pull(make_home, limio_emulator, tmp_path):

@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
+import duckdb
 import pytest
 
+from tests.support.clock import wait_for_another_second
 from tests.support.landed import duck, records_of
 
 BASKETS = "checkout/abandoned"
@@ -164,3 +166,49 @@ def test_mapped_tasks_keep_to_themselves(home, limio_emulator, tmp_path):
         tmp_path / "warehouse.duckdb", "SELECT DISTINCT _run_id FROM offers UNION SELECT DISTINCT _run_id FROM offers_again"
     )
     assert sorted(run for (run,) in runs) == [f"pull/load[0]/{done.result['run_id']}", f"pull/load[2]/{done.result['run_id']}"]
+
+
+def test_a_table_of_several_tasks_is_filled_again_by_all_of_them(home, limio_emulator, tmp_path):
+    home.write_dag(
+        """
+        for region in ("us", "eu"):
+            LimioToSqlOperator(
+                task_id=region, resource="abandoned_baskets", query_params={"region": region}, since="2026-01-01",
+                sql_conn_id="duck", table="baskets", incremental=True, outlets=[Asset("baskets")],
+            )
+        """
+    )
+    path = tmp_path / "warehouse.duckdb"
+
+    def run(region, run_id):
+        month = 3 if region == "eu" else 4
+        limio_emulator.put_records(BASKETS, [basket(f"{region}{day}", f"2026-0{month}-0{day}T00:00:00Z") for day in (1, 2)])
+        done = home.attempt(region, run_id=run_id).task(region)
+        assert done["state"] == "success", home.output()[-3000:]
+        return done["xcom"]
+
+    for region in ("us", "eu"):
+        run(region, "1")
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE baskets")
+    wait_for_another_second()
+    run("us", "2")
+    assert "was dropped or emptied, and filled again by others" in run("eu", "2")["reason"]
+    for region in ("us", "eu"):
+        assert "the watermark 2026-0" in run(region, "3")["reason"]
+    assert duck(path, TABLE) == [("eu1",), ("eu2",), ("us1",), ("us2",)]
+
+
+def test_an_append_adds_no_row_that_is_left(baskets, limio_emulator, tmp_path):
+    records = [basket(name, f"2026-03-0{day}T00:00:00Z") for day, name in enumerate("abc", 1)]
+    limio_emulator.put_records(BASKETS, records)
+    baskets.attempt("add", run_id="1")
+    # The newest record changes, and the run is made again, up to where it ended.
+    limio_emulator.put_records(BASKETS, [*records[:2], basket("c", "2026-03-05T00:00:00Z")])
+    baskets.attempt("add", run_id="1")
+    assert duck(tmp_path / "warehouse.duckdb", "SELECT id FROM added ORDER BY id") == [("a",), ("b",)]
+    result = baskets.attempt("add", run_id="2").task("add")["xcom"]
+    assert result["since"] == "2026-03-01T23:55:00+00:00"
+    # The overlap comes twice, and nothing else.
+    assert duck(tmp_path / "warehouse.duckdb", "SELECT id FROM added ORDER BY id") == [("a",), ("b",), ("b",), ("c",)]
+    assert baskets.attempt("add", run_id="3").task("add")["xcom"]["since"] == "2026-03-04T23:55:00+00:00"

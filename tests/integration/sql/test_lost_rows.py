@@ -9,7 +9,7 @@ import pytest
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
-from limio_limitrail.landing.sql.table_checks import Loss, find_loss, has_rows_of
+from limio_limitrail.landing.sql.table_checks import Loss, find_loss, has_rows_of, newest_of_runs
 from tests.support.databases import NOON
 
 ROWS = {"id": (Kind.TEXT, ["a", "b"]), "Updated": (Kind.TIMESTAMP, [NOON - timedelta(days=1), NOON])}
@@ -27,8 +27,8 @@ CASES = {
 }
 
 
-def loss(db, *, reached=NOON, time="Updated", table="subs"):
-    return find_loss(db.hook(), table=table, time_column=time, reached=reached)
+def loss(db, *, reached=NOON, time="Updated", table="subs", loaded_at=None):
+    return find_loss(db.hook(), table=table, time_column=time, reached=reached, loaded_at=loaded_at)
 
 
 @pytest.mark.sampled
@@ -39,6 +39,30 @@ def test_what_is_noticed(db, case):
     db.execute(*statements)
     assert loss(db) is expected
     assert loss(db, reached=NOON + timedelta(microseconds=1)) in ({expected} if expected else {Loss.OLDER, None})
+
+
+@pytest.mark.every_driver
+@pytest.mark.parametrize("time", ["Updated", None])
+def test_a_table_that_others_have_filled_again(db, time):
+    late = {"id": (Kind.TEXT, ["c"]), "Updated": (Kind.TIMESTAMP, [NOON + timedelta(days=1)])}
+    db.land("merge", ROWS, time="Updated")
+    db.land("merge", late, time="Updated", run="another", at=NOON + timedelta(hours=1))
+    assert loss(db, time=time, loaded_at=NOON) is None
+    db.execute("DROP TABLE subs")
+    db.land("merge", late, time="Updated", run="another", at=NOON + timedelta(hours=1))
+    assert loss(db, time=time, loaded_at=NOON) is Loss.REFILLED
+    assert loss(db, time=time, loaded_at=NOON + timedelta(hours=1)) is None
+    assert loss(db, time=time, loaded_at=None) is None
+
+
+@pytest.mark.every_driver
+def test_the_newest_rows_of_each_run(db):
+    db.land("append", ROWS, time="Updated", run="d/t/1")
+    db.land("append", {"id": (Kind.TEXT, ["c"]), "Updated": (Kind.TIMESTAMP, [None])}, time="Updated", run="d/t/2")
+    exact = NOON.replace(microsecond=123456)
+    db.land("append", {"id": (Kind.TEXT, ["d"]), "Updated": (Kind.TIMESTAMP, [exact])}, time="Updated", run="d/t[0]/1")
+    assert newest_of_runs(db.hook(), table="subs", time_column="Updated") == {"d/t/1": NOON, "d/t[0]/1": exact}
+    assert newest_of_runs(db.hook(), table="subs", time_column="id") == {}
 
 
 def test_a_time_that_does_not_land_as_it_came_says_nothing(db):

@@ -136,6 +136,7 @@ def test_a_watermark_can_be_set_anew():
         {**PROGRESS, "runs": [["a", None]]},
         {**PROGRESS, "runs": [[1, None, None]]},
         {**PROGRESS, "forgotten": "soon"},
+        {**PROGRESS, "loaded_at": "soon"},
         {**PROGRESS, "format_version": True},
         {**PROGRESS, "source": "x"},
         {**PROGRESS, "source": {"base URL": 7}},
@@ -165,7 +166,9 @@ def test_watermarks_stay_readable():
     runs = {mark_of("one"): past(), mark_of("two"): past(NOON, NOON + hour)}
     assert mark.read() == WatermarkState(watermark=NOON, runs=runs, source=SOURCE)
     assert move(mark, None, run="two", since=NOON, until=NOON + hour) == NOON
-    assert accessor["limio_limitrail.watermark:t"] == PROGRESS
+    assert accessor["limio_limitrail.watermark:t"] == {**PROGRESS, "loaded_at": "2026-01-01T12:00:00+00:00"}
+    mark.move(None, run="two", past=past(NOON, NOON + hour), started_at=NOON - hour)
+    assert mark.read().loaded_at == NOON
 
 
 @given(bad_values(PROGRESS))
@@ -176,7 +179,7 @@ def test_no_watermark_raises_anything_else(value):
     except ParameterError:
         return
     ranges = [time for one in progress.runs.values() for time in (one.since, one.until)]
-    times = [progress.watermark, progress.forgotten, *ranges]
+    times = [progress.watermark, progress.forgotten, progress.loaded_at, *ranges]
     assert all(time is None or time.tzinfo is not None for time in times)
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.landing.manifest import Manifest
 from limio_limitrail.landing.parts import PartFormat
-from limio_limitrail.transfers.incremental import IncrementalPull
+from limio_limitrail.landing.sql.table_checks import Loss
+from limio_limitrail.transfers.incremental import IncrementalPull, TargetLoss
 from limio_limitrail.transfers.state import AssetWatermark
 from tests.support.strategies import examples
 
@@ -77,11 +78,11 @@ class Table(IncrementalPull):
     def own_rows(self) -> bool:
         return self.appends
 
-    def find_loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:
-        return ("it is not there", False) if self.dropped else None
+    def find_loss(self, resource: Resource, *, watermark: datetime, loaded_at: datetime | None) -> TargetLoss | None:
+        return TargetLoss(what="it is not there", kind=Loss.MISSING) if self.dropped else None
 
     def begin(self, run: Run, records: dict[str, datetime], now: datetime) -> tuple[Any, Manifest, dict[str, datetime]]:
-        self.reset_after_loss(self.resource, self.watermark)
+        self.reset_after_loss(self.resource, self.watermark, run=run.name)  # type: ignore[arg-type]
         window = self.choose_range(
             run.context,  # type: ignore[arg-type]
             resource=self.resource,

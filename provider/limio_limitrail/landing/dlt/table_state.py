@@ -9,7 +9,7 @@ from datetime import datetime
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.landing.dlt.errors import errors_of_dlt
 from limio_limitrail.landing.dlt.target import DltTarget, database_kind, opened
-from limio_limitrail.landing.sql.metadata import RUN_ID
+from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.model import LandingError, WriteMode
 
 
@@ -59,21 +59,31 @@ class TableState:
     :param rows: its rows.
     :param has_run: whether rows of the run are among them.
     :param newest_reached: whether a row is as new as was asked; ``None`` if that is not known.
+    :param has_loaded: whether a row is from the pull that was asked for, or from an earlier one; likewise.
     """
 
     exists: bool
     rows: int = 0
     has_run: bool = False
     newest_reached: bool | None = None
+    has_loaded: bool | None = None
 
 
 @raises_bare
-def table_state(to: DltTarget, *, run_id: str, time_column: str | None = None, reached: datetime | None = None) -> TableState:
+def table_state(
+    to: DltTarget,
+    *,
+    run_id: str,
+    time_column: str | None = None,
+    reached: datetime | None = None,
+    loaded_at: datetime | None = None,
+) -> TableState:
     """Return what a table has.
 
     :param run_id: the run whose rows are looked for.
     :param time_column: the column whose newest value is compared.
     :param reached: with what.
+    :param loaded_at: when the pull began whose rows, or earlier ones, are looked for; ``None`` for none.
     :raises LandingError: the warehouse cannot be asked.
     """
     from limio_limitrail.landing.dlt.table_lock import one_load_at_a_time
@@ -96,6 +106,8 @@ def table_state(to: DltTarget, *, run_id: str, time_column: str | None = None, r
         state = TableState(exists=True, rows=count())
         if RUN_ID in columns:
             state = replace(state, has_run=count(f"{quote(RUN_ID)} = %s", run_id) > 0)
+        if loaded_at is not None and columns.get(EXTRACTED_AT, {}).get("data_type") == "timestamp":
+            state = replace(state, has_loaded=count(f"{quote(EXTRACTED_AT)} <= %s", loaded_at) > 0)
         if time_column in columns and columns[time_column].get("data_type") == "timestamp":
             state = replace(state, newest_reached=count(f"{quote(time_column)} >= %s", reached) > 0)
         return state

@@ -10,17 +10,19 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from limio_limitrail.landing.arrow_tables import text_array
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Equality
+from limio_limitrail.landing.sql.dialect import VALUE, Equality, TableColumn
 from limio_limitrail.landing.sql.errors import DatabaseError, during
 from limio_limitrail.landing.sql.history import check_database, check_table
-from limio_limitrail.landing.sql.metadata import RUN_ID
+from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.model import LandingError, OnMissing
 from limio_limitrail.landing.sql.names import TableName, column_names
 from limio_limitrail.landing.sql.plan import loose_key
 from limio_limitrail.landing.sql.scopes import check_free_columns
 from limio_limitrail.landing.sql.session import Session
 from limio_limitrail.landing.sql.sessions import find_table, open_session, session_class
+from limio_limitrail.landing.timestamps import newest_time, sort_keys
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -77,19 +79,23 @@ def check_target(
 
 
 class Loss(StrEnum):
-    """What happened to a table since it was loaded."""
+    """What happened to a table since it was loaded, in words that follow those about its watermark or its last load."""
 
     MISSING = "is not there"
     EMPTY = "is empty"
     OLDER = "has no row as new as that"
+    REFILLED = "has no row from then or before: it was dropped or emptied, and filled again by others"
 
 
-def find_loss(hook: DbApiHook, *, table: str, time_column: str | None, reached: datetime) -> Loss | None:
-    """Find out whether a table has lost its newest rows; return ``None`` if nothing indicates it.
+def find_loss(
+    hook: DbApiHook, *, table: str, time_column: str | None, reached: datetime, loaded_at: datetime | None = None
+) -> Loss | None:
+    """Find out whether a table has lost its newest rows, or all of them; return ``None`` if nothing indicates it.
 
     :param table: the table, as the user wrote it.
     :param time_column: the record key whose newest value was `reached` once; ``None`` if the table does not have it unchanged.
     :param reached: a time that a row of the table had, or a later row.
+    :param loaded_at: when a pull began whose rows went into the table; ``None`` if that is not known.
     :raises LandingError: the database cannot be reached or queried, or the name is not a table's.
     """
     with open_session(hook, step=f"while looking for lost rows of {table}") as session:
@@ -99,16 +105,33 @@ def find_loss(hook: DbApiHook, *, table: str, time_column: str | None, reached: 
             return Loss.MISSING
         if not _any(session, name):
             return Loss.EMPTY
-        if time_column is None:
+        quote = session.dialect.quote
+        column = None if time_column is None else _instants(session, columns, key=time_column)
+        if column is not None and not _any(session, name, f"{quote(column)} >= {VALUE}", reached):
+            return Loss.OLDER
+        same = session.dialect.same_name
+        extracted = {same(column.name): column for column in columns}.get(same(EXTRACTED_AT))
+        if loaded_at is None or extracted is None or extracted.kind is not Kind.TIMESTAMP:
             return None
-        by_name = {column.name: column for column in columns}
-        names = column_names([time_column], existing=by_name, same=session.dialect.same_name)
-        column = by_name.get(names[time_column])
-        if column is None or column.kind is not Kind.TIMESTAMP:
-            # How a text or a custom type compares is not known.
-            return None
-        found = _any(session, name, f"{session.dialect.quote(column.name)} >= {VALUE}", reached)
-        return None if found else Loss.OLDER
+        return None if _any(session, name, f"{quote(extracted.name)} <= {VALUE}", loaded_at) else Loss.REFILLED
+
+
+def newest_of_runs(hook: DbApiHook, *, table: str, time_column: str) -> dict[str, datetime]:
+    """Return the newest time that each run has in a table; runs without a time are left out. Raises as `find_loss` does.
+
+    :param time_column: the record key of a column of instants.
+    """
+    with open_session(hook, step=f"while looking for the newest rows of {table}") as session:
+        name = find_table(table, dialect=session.dialect)
+        columns = session.columns(name) or ()
+        same, quote = session.dialect.same_name, session.dialect.quote
+        column = _instants(session, columns, key=time_column)
+        if column is None or same(RUN_ID) not in {same(one.name) for one in columns}:
+            return {}
+        newest = session.dialect.legible(f"max({quote(column)})")
+        found = session.query(f"SELECT {quote(RUN_ID)}, {newest} FROM {session.dialect.qualified(name)} GROUP BY {quote(RUN_ID)}")
+    times = ((str(run), newest_time(sort_keys(text_array([text])))) for run, text in found)
+    return {run: time for run, time in times if time is not None}
 
 
 def has_rows_of(hook: DbApiHook, *, table: str, run_id: str) -> bool:
@@ -120,6 +143,13 @@ def has_rows_of(hook: DbApiHook, *, table: str, run_id: str) -> bool:
         if columns is None or same(RUN_ID) not in {same(column.name) for column in columns}:
             return False
         return _any(session, name, f"{session.dialect.exact(session.dialect.quote(RUN_ID), Kind.TEXT)} = {VALUE}", run_id)
+
+
+def _instants(session: Session, columns: Sequence[TableColumn], *, key: str) -> str | None:
+    """Return the column of a record key, if it has instants: how a text or a custom type compares is not known."""
+    by_name = {column.name: column for column in columns}
+    column = by_name.get(column_names([key], existing=by_name, same=session.dialect.same_name)[key])
+    return column.name if column is not None and column.kind is Kind.TIMESTAMP else None
 
 
 def _any(session: Session, table: TableName, condition: str = "1 = 1", *values: object) -> bool:

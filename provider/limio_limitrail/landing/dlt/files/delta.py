@@ -42,8 +42,11 @@ class DeltaFiles:
 
     def reaches(self, column: str, moment: datetime) -> bool:
         """Return whether a row has such a time or a later one."""
-        micros = (moment - _EPOCH) // timedelta(microseconds=1)
-        return self._count(f"{_quoted(column)} >= arrow_cast({micros}, 'Timestamp(Microsecond, Some(\"UTC\"))')") > 0
+        return self._count(f"{_quoted(column)} >= {_instant(moment)}") > 0
+
+    def begins(self, column: str, moment: datetime) -> bool:
+        """Return whether a row has such a time or an earlier one."""
+        return self._count(f"{_quoted(column)} <= {_instant(moment)}") > 0
 
     def _count(self, condition: str) -> int:
         import pyarrow as pa
@@ -125,6 +128,11 @@ def _conflicts() -> Iterator[None]:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _instant(moment: datetime) -> str:
+    micros = (moment - _EPOCH) // timedelta(microseconds=1)
+    return f"arrow_cast({micros}, 'Timestamp(Microsecond, Some(\"UTC\"))')"
 
 
 def _of_run(run_id: str) -> str:

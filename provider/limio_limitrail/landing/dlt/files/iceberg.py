@@ -61,6 +61,12 @@ class IcebergFiles:
 
         return self._count(GreaterThanOrEqual(Reference(column), moment)) > 0
 
+    def begins(self, column: str, moment: datetime) -> bool:
+        """Return whether a row has such a time or an earlier one."""
+        from pyiceberg.expressions import LessThanOrEqual, Reference
+
+        return self._count(LessThanOrEqual(Reference(column), moment)) > 0
+
     def _count(self, condition: Any) -> int:
         table: Any = self._table
         return int(table.scan(row_filter=condition).count())

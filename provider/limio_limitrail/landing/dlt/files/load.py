@@ -26,6 +26,7 @@ from limio_limitrail.landing.dlt.table_lock import LOCK_WAIT
 from limio_limitrail.landing.dlt.table_state import TableState
 from limio_limitrail.landing.dlt.target import DltTarget, opened
 from limio_limitrail.landing.sql.contract import EVOLVE, Contract
+from limio_limitrail.landing.sql.metadata import EXTRACTED_AT
 from limio_limitrail.landing.sql.model import LandingError, Target, WriteMode
 from limio_limitrail.landing.sql.names import ascii_lower
 
@@ -103,17 +104,28 @@ class AnotherLoadError(DltError):
 
 
 @raises_bare
-def files_state(to: DltTarget, *, run_id: str, time_column: str | None = None, reached: datetime | None = None) -> TableState:
+def files_state(
+    to: DltTarget,
+    *,
+    run_id: str,
+    time_column: str | None = None,
+    reached: datetime | None = None,
+    loaded_at: datetime | None = None,
+) -> TableState:
     """Return what a table of files has; see `table_state.table_state`."""
     with errors_of_dlt(f"while looking at {to}", outcome="Nothing was pulled"), _table(to, run_id=run_id) as (_, table):
         schema = table.schema
         if schema is None:
             return TableState(exists=False)
         known = dlt_columns(schema)
-        newest = None
-        if time_column is not None and reached is not None and known.get(time_column, {}).get("data_type") == "timestamp":
+        times = {name for name, column in known.items() if column.get("data_type") == "timestamp"}
+        newest = loaded = None
+        if time_column is not None and time_column in times and reached is not None:
             newest = table.reaches(time_column, reached)
-        return TableState(exists=True, rows=table.count(), has_run=table.count(run_id=run_id) > 0, newest_reached=newest)
+        if EXTRACTED_AT in times and loaded_at is not None:
+            loaded = table.begins(EXTRACTED_AT, loaded_at)
+        has_run = table.count(run_id=run_id) > 0
+        return TableState(exists=True, rows=table.count(), has_run=has_run, newest_reached=newest, has_loaded=loaded)
 
 
 @contextmanager

@@ -51,6 +51,10 @@ class FileTable(Protocol):
         """Return whether a row has such a time or a later one."""
         ...
 
+    def begins(self, column: str, moment: datetime) -> bool:
+        """Return whether a row has such a time or an earlier one."""
+        ...
+
     def write(self, rows: pa.RecordBatchReader, *, change: Change) -> None:
         """Write rows in one commit; readers see the table as it was before, or as it is after it.
 

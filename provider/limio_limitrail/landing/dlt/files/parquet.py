@@ -64,11 +64,15 @@ class ParquetFiles:
 
     def reaches(self, column: str, moment: datetime) -> bool:
         """Return whether a row has such a time or a later one."""
-        import pyarrow as pa
         import pyarrow.compute as pc
 
-        bound = pa.scalar(moment, pa.timestamp("us", "UTC"))
-        return self._count(self._paths, column, lambda values: pc.greater_equal(values, bound)) > 0
+        return self._count(self._paths, column, lambda values: pc.greater_equal(values, _instant(moment))) > 0
+
+    def begins(self, column: str, moment: datetime) -> bool:
+        """Return whether a row has such a time or an earlier one."""
+        import pyarrow.compute as pc
+
+        return self._count(self._paths, column, lambda values: pc.less_equal(values, _instant(moment))) > 0
 
     def write(self, rows: pa.RecordBatchReader, *, change: Change) -> None:
         """Write rows as one file."""
@@ -123,6 +127,12 @@ class ParquetFiles:
                     values = parquet.read_row_group(number, columns=[column]).column(column)
                     found += pc.sum(pc.fill_null(matches(values), False)).as_py() or 0
         return found
+
+
+def _instant(moment: datetime) -> pa.Scalar:
+    import pyarrow as pa
+
+    return pa.scalar(moment, pa.timestamp("us", "UTC"))
 
 
 def _is_data(name: str) -> bool:
