@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import PurePath
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,21 @@ import msgspec
 from limio_limitrail.landing.arrow_tables import schema_of, without_columns
 from limio_limitrail.landing.column_types import Kind, arrow_field, arrow_type
 from limio_limitrail.landing.shaping import RecordError
-from limio_limitrail.landing.values import from_integers
+from limio_limitrail.landing.values import from_integers, from_raw, from_texts
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+_MOST_DIGITS = 308
+"""Of a decimal before or behind the point; beyond, a double has none either, and some have a billion."""
+
+
+class _UnfitError(Exception):
+    """A column has values of which the table would get others. The message says of what, and what to do."""
 
 
 def transformed(
@@ -107,6 +116,8 @@ def from_frame(frame: pd.DataFrame, *, json_columns: Sequence[str]) -> pa.Table:
     for index, name in enumerate(names):
         try:
             kind, array = _converted(frame.iloc[:, index], json_like=name in json_columns)
+        except _UnfitError as unfit:
+            raise RecordError(f"transform returned a column {name!r} of {unfit}") from None
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise RecordError(
                 f"transform returned a column {name!r} that cannot be landed ({type(error).__name__}): give it one type, "
@@ -122,11 +133,9 @@ def _converted(column: pd.Series[Any], *, json_like: bool) -> tuple[Kind, pa.Arr
     import numpy as np
     import pyarrow as pa
 
-    if column.dtype == object and any(isinstance(value, dict | list | tuple | np.ndarray) for value in column):
-        # JSON text beside objects stays as it is; any other text would be a second type in the column.
-        texts = [None if _absent(value) else value if json_like and isinstance(value, str) else _json(value) for value in column]
-        array = pa.array(texts, pa.string())
-        return (Kind.JSON if is_json(array) else Kind.TEXT), array
+    if column.dtype == object and any(isinstance(value, dict | list | tuple | np.ndarray | Decimal) for value in column):
+        # What a value becomes must not depend on the other rows of the part.
+        return from_raw([None if _absent(value) else _raw(value, json_like=json_like) for value in column])
     array = pa.array(column, from_pandas=True)
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
@@ -152,19 +161,65 @@ def _of_arrow(array: pa.Array, *, json_like: bool) -> tuple[Kind, pa.Array]:
     if types.is_floating(kind):
         doubles = pc.cast(array, pa.float64())
         return Kind.DOUBLE, pc.if_else(pc.is_finite(doubles), doubles, None)
+    if types.is_decimal(kind):
+        # Arrow gives all decimals of an array the same number of digits.
+        return from_raw([None if value is None else _number(value) for value in array.to_pylist()])
+    if types.is_duration(kind):
+        raise _UnfitError("durations: make numbers of them, as with .dt.total_seconds(), or text")
     if types.is_timestamp(kind):
-        # A time without a zone is in UTC, as all times of the APIs are.
-        return Kind.TIMESTAMP, pc.cast(array, arrow_type(Kind.TIMESTAMP), safe=False)
+        return _from_times(array)
     if types.is_nested(kind):
         return Kind.JSON, pa.array([None if value is None else _json(value) for value in array.to_pylist()], pa.string())
     text = pc.cast(array, pa.string())
     return (Kind.JSON if json_like and is_json(text) else Kind.TEXT), text
 
 
+def _from_times(array: pa.Array) -> tuple[Kind, pa.Array]:
+    """Convert times. One without a zone is in UTC, as all times of the APIs are."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        micros = pc.cast(array, pa.timestamp("us", array.type.tz))
+    except pa.ArrowInvalid:
+        if array.type.unit != "ns":
+            raise  # beyond what microseconds reach
+        # As in records, a time that is finer makes the column text.
+        texts = pc.strftime(pc.cast(pc.cast(array, pa.timestamp("ns", "UTC")), pa.timestamp("ns")), "%Y-%m-%dT%H:%M:%SZ")
+        return from_texts(pc.replace_substring_regex(texts, r"(\.\d{6})000Z$", r"\1Z").to_pylist())
+    return Kind.TIMESTAMP, pc.cast(micros, arrow_type(Kind.TIMESTAMP))
+
+
 def _absent(value: Any) -> bool:
     import pandas as pd
 
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+
+
+def _raw(value: Any, *, json_like: bool) -> bytes | None:
+    """Return a value beside objects or decimals as JSON.
+
+    :param json_like: whether texts that are JSON objects or arrays are such.
+    """
+    import numpy as np
+
+    if isinstance(value, Decimal):
+        return _number(value)
+    if isinstance(value, str) and json_like and _are_json([value.encode()]):
+        return value.strip().encode()
+    if not isinstance(value, str | bool | int | float | dict | list | tuple | np.generic | np.ndarray):
+        raise TypeError("a value that JSON does not have")
+    return _json(value).encode()
+
+
+def _number(value: Decimal) -> bytes | None:
+    """Return a decimal as a JSON number without zeros at the end of its fraction; None if it is not finite."""
+    if not value.is_finite():
+        return None
+    if abs(value.adjusted()) > _MOST_DIGITS:
+        raise OverflowError("a number of too many digits")
+    text = f"{value:f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).encode()
 
 
 def _json(value: Any) -> str:
@@ -188,7 +243,10 @@ def _to_json_types(value: Any) -> Any:
 
 def is_json(array: pa.Array) -> bool:
     """Return whether every text in a column is a JSON object or array."""
-    texts = [text.encode() for text in array.to_pylist() if text is not None]
+    return _are_json([text.encode() for text in array.to_pylist() if text is not None])
+
+
+def _are_json(texts: Sequence[bytes]) -> bool:
     try:
         found = _ARRAY.decode(b"[" + b",".join(texts) + b"]")
     except msgspec.DecodeError:

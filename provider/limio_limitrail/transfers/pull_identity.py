@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PARTS_FORMAT = 1
+PARTS_FORMAT = 2
 """Increased when this package begins to make different parts of the same records, which must not be mixed."""
 
 

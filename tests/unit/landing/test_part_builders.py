@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.column_types import Kind, arrow_type, cast
 from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import RecordError, Shaping
@@ -128,6 +130,50 @@ def test_a_transform_may_add_remove_and_change():
     assert first["big"] == "9223372036854775808"
 
 
+def spelled(*values):
+    """How a text column has the values of one part."""
+    page = json.dumps([{"id": number} for number in range(len(values))])
+    content = with_transform(lambda frame: frame.assign(x=pd.Series(values, dtype=object)), page=page)
+    [*found] = [row["x"] for row in rows(content)]
+    column = pa.chunked_array([pa.array(found, arrow_type(content.schema["x"]))])
+    return cast(column, source=content.schema["x"], target=Kind.TEXT).to_pylist()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [Decimal("1.5"), Decimal("3.00"), Decimal("2.250"), Decimal("-0.0"), Decimal("1E+2"), Decimal("0.12345678901234567890")],
+        [Decimal("1.50"), 7, 1.0, 0.1, "1.50", True, {"k": 1}],
+        ["a", '"a"', '{"k":1}', {"k": 1}, [1, {"k": None}], (1, 2), np.array([1]), np.int64(3), np.float64(1.5)],
+    ],
+    ids=["decimals", "numbers", "objects and texts"],
+)
+def test_what_a_transform_returns_is_spelled_the_same_in_every_part(values):
+    together = spelled(*values)
+    assert together == [spelled(value)[0] for value in values]
+    assert spelled(*values[::-1]) == together[::-1]
+
+
+def test_decimals_without_a_value_or_of_a_billion_digits():
+    assert spelled(Decimal("1.5"), Decimal("NaN"), Decimal("Infinity"), None) == ["1.5", None, None, None]
+    for huge in ("1E+999999999", "1E-999999999"):
+        with pytest.raises(RecordError, match=r"a column 'x' that cannot be landed \(OverflowError\)"):
+            spelled(Decimal(huge), Decimal(1))
+
+
+def test_times_that_microseconds_do_not_hold():
+    def times(*texts, unit="ns", zone="UTC"):
+        series = pd.Series(np.array(texts, dtype=f"datetime64[{unit}]")).dt.tz_localize(zone)
+        return with_transform(lambda frame: frame.assign(x=series))
+
+    content = times("2026-01-01T12:00:00.123456789", "2026-01-01T12:00", zone="Europe/Paris")
+    assert content.schema["x"] is Kind.TEXT
+    assert [row["x"] for row in rows(content)] == ["2026-01-01T11:00:00.123456789Z", "2026-01-01T11:00:00.000000Z"]
+    assert times("2026-01-01T12:00:00.123456", "2026-01-01", zone=None).schema["x"] is Kind.TIMESTAMP
+    with pytest.raises(RecordError, match="a column 'x' that cannot be landed"):
+        times("300000-01-01", "2026-01-01", unit="s")
+
+
 def test_json_that_a_transform_broke_is_text():
     content = with_transform(lambda frame: frame.assign(o=["1],[2", "[1"]))
     assert content.schema["o"] is Kind.TEXT
@@ -198,6 +244,9 @@ def test_a_transform_may_leave_nothing():
         (lambda frame: frame.assign(mixed=["private", 1]), "transform returned a column 'mixed' that cannot be landed"),
         (lambda frame: frame.assign(c=[1 + 2j, 0]), "transform returned a column 'c' that cannot be landed"),
         (lambda frame: frame.assign(c=pd.Series([b"\xff", b""], dtype=object)), "transform returned a column 'c'"),
+        (lambda frame: frame.assign(c=[{"k": 1}, pd.Timestamp(0)]), "transform returned a column 'c' that cannot be landed"),
+        (lambda frame: frame.assign(c=pd.to_timedelta([1, 2])), r"transform returned a column 'c' of durations.*total_seconds"),
+        (lambda frame: frame.assign(c=[timedelta(1), None]), r"transform returned a column 'c' of durations.*total_seconds"),
         (lambda: None, "transform raised TypeError before its first line"),
     ],
 )
