@@ -35,6 +35,9 @@ TOO_DEEP = "objects or lists are nested deeper in it than can be read"
 
 _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
+_MENDED = rb"\uFfFd"
+"""U+FFFD, spelled as no encoder does: the keys of a table must not have one that was something else; see `part_builders`."""
+
 MakeError = Callable[[str], ProtocolError]
 """Makes the error out of what was expected and what was found."""
 
@@ -107,7 +110,7 @@ def replace_lone_surrogates(body: bytes) -> bytes:
     """Replace each escaped surrogate without a partner by U+FFFD."""
 
     def replacement(match: re.Match[bytes]) -> bytes:
-        return match.group(0) if match.group(2) else match.group(3) + b"\\ufffd"
+        return match.group(0) if match.group(2) else match.group(3) + _MENDED
 
     return _SURROGATES.sub(replacement, body)
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_MENDED = rb"\uFfFd"
+"""How the reader of responses spells the U+FFFD that replaces half a surrogate pair, unlike one that came."""
+
+
 class RecordPage(Protocol):
     """The records of a page."""
 
@@ -132,17 +136,22 @@ class _ColumnBuilder:
             ElementBuilder(child, part_format=part_format, max_columns=shaping.max_columns) for child in shaping.children
         ]
         self._times = MaxTimestamp.of_columns(shaping)
+        self._key = tuple({**dict.fromkeys(shaping.key), **dict.fromkeys(shaping.record_key if shaping.key else ())})
         self._tables: list[pa.Table] = []
         self.size = 0
 
     def add(self, page: RecordPage) -> None:
         if page.raw_records:
-            rows = self._reader.read(page.records)
+            records = page.records
+            rows = self._reader.read(records)
+            if self._key and _MENDED in records:
+                mended = tables.boolean_array([_MENDED in bytes(record) for record in page.raw_records])
+                _check_mended(rows.filter(mended), key=self._key)
             self._tables.append(rows)
             for child in self._children:
-                child.add(page.records, parents=rows)
-            self._times.add_page(page.records)
-            self.size += len(page.records)
+                child.add(records, parents=rows)
+            self._times.add_page(records)
+            self.size += len(records)
 
 
 class TransformBuilder(_ColumnBuilder):
@@ -208,6 +217,23 @@ class GroupBuilder(_ColumnBuilder):
 
 
 Builder: TypeAlias = LinesBuilder | TransformBuilder | GroupBuilder
+
+
+def _check_mended(rows: pa.Table, *, key: Sequence[str]) -> None:
+    """Refuse U+FFFD in the key of records in which it replaces half a surrogate pair: two keys could become one."""
+    import pyarrow.compute as pc
+
+    kinds = tables.schema_of(rows)
+    for name in key:
+        # The JSON of an object stays as it came.
+        sought = {Kind.TEXT: "\ufffd", Kind.JSON: _MENDED.decode()}.get(kinds.get(name, Kind.NULL))
+        found = 0 if sought is None else pc.sum(pc.match_substring(rows.column(name), sought)).as_py()
+        if found:
+            raise RecordError(
+                f"{found} records have half a surrogate pair in {name!r}, which belongs to the primary key. No "
+                "text can hold it, and with U+FFFD in its place two keys could become one. Have the records corrected, or name "
+                "other columns in primary_key="
+            )
 
 
 def _objects(records: bytes) -> list[dict[str, msgspec.Raw]]:

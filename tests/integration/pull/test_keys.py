@@ -62,3 +62,23 @@ def test_parts_are_checked_again_with_another_key(home: Any, limio_emulator: Any
     home.write_dag(f"{functions}\n{task}transform=exploded, primary_key='id')")
     assert home.attempt("lines").task("lines")["state"] == "failed"
     assert "What differs: primary_key" in home.output()
+
+
+def test_keys_with_half_a_surrogate_pair(home: Any, limio_emulator: Any, tmp_path: Any) -> None:
+    limio_emulator.put_records("custom/things", [rb'{"id":"x\ud800","v":1}', rb'{"id":"x\ud801","v":"\udc00"}'])
+    home.write_dag(
+        f"""
+        things = Resource(name="things", path="/custom/things", primary_key=("id",))
+        LimioToSqlOperator(task_id="load", resource=things, sql_conn_id="duck", table="things", primary_key=["id"])
+        LimioToSqlOperator(task_id="all", resource=things, sql_conn_id="duck", table="all_things", mode="append", primary_key=[])
+        LimioToObjectStorageOperator(task_id="files", resource=things, destination="file://{tmp_path}/files")
+        """
+    )
+    done = home.run()
+    states = {task: done.task(task)["state"] for task in ("load", "all", "files")}
+    assert states == {"load": "failed", "all": "success", "files": "success"}
+    assert "2 records have half a surrogate pair in 'id', which belongs to the primary key" in home.output()
+    assert duck(tmp_path / "warehouse.duckdb", "SELECT id, v FROM all_things ORDER BY v") == [
+        ("x\ufffd", "1"),
+        ("x\ufffd", "\ufffd"),
+    ]

@@ -264,6 +264,8 @@ def test_mending_replaces_halves_and_nothing_else(text):
     wanted = "".join("\ufffd" if 0xD800 <= ord(letter) <= 0xDFFF else letter for letter in read)
     mended = replace_lone_surrogates(body.encode())
     assert msgspec.json.decode(mended) == wanted
+    # Elsewhere, that tells what was mended from what came.
+    assert mended.count(b"\\uFfFd") - body.encode().count(b"\\uFfFd") == wanted.count("\ufffd") - read.count("\ufffd")
     if wanted == read:
         assert mended == body.encode()
 

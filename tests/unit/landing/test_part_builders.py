@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from limio_limitrail.api.json_body import replace_lone_surrogates
 from limio_limitrail.landing.column_types import Kind, arrow_type, cast
 from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
@@ -188,6 +189,28 @@ def test_pretty_json_stays_on_one_line_after_a_transform():
         {"id": 1, "n": 9007199254740993, "o": {"a": 1}, "s": "private"},
         {"id": 2, "n": None, "o": None, "s": "x"},
     ]
+
+
+HALVES = r'[{"id":"x\ud800","o":{"k":"y\udc00"},"s":"z"},{"id":"x\ud801","o":{"k":"y\udc01"},"s":"z"},{"s":"\ufffd�"}]'
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+@pytest.mark.parametrize("transform", [None, lambda frame: frame])
+def test_two_keys_with_half_a_surrogate_pair_do_not_become_one(form, transform):
+    mended = replace_lone_surrogates(HALVES.encode())
+    shaping = {"nested_columns": {"k": ("o", "k")}, "transform": transform}
+    for key in ("id", "k", "o"):
+        with pytest.raises(
+            RecordError, match=f"2 records have half a surrogate pair in '{key}', which belongs to the primary key"
+        ):
+            build(form, mended, key=("s", key), **shaping)
+        with pytest.raises(RecordError, match="half a surrogate pair"):
+            build(form, mended, key=("s",), record_key=(key,), **shaping)
+    if transform is None:
+        assert build(form, mended, key=("s",), **shaping).rows == 3, "none of these keys was mended"
+    assert build(form, mended, **shaping).rows == 3, "without a key, all of them land"
+    whole = mended.replace(b"uFfFd", b"ufffd")
+    assert build(form, whole, key=("id",), **shaping).rows == 3, "U+FFFD that came is a character like others"
 
 
 LINES = '[{"id":"a","lines":[1,2]},{"id":"b","lines":[3]},{"id":"b","lines":[3]}]'
