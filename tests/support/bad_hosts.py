@@ -15,7 +15,10 @@ from urllib.parse import parse_qs
 
 from tests.support.wire import TOKEN, answer, chunked, raw_server, read_request, read_whole_request
 
-ORDER = b'{"id":"one","status":"active"}'
+
+def order(head: bytes) -> bytes:
+    """Give the object that a request asks for."""
+    return b'{"id":"%b","status":"active"}' % head.split(b" ", 2)[1].rpartition(b"/")[2]
 
 
 class BadHost:
@@ -69,7 +72,7 @@ def answer_well(connection: socket.socket) -> None:
     while True:
         head = read_request(connection)
         token = b"/token" in head.split(b"\r\n", 1)[0]
-        connection.sendall(answer(200, TOKEN if token else ORDER))
+        connection.sendall(answer(200, TOKEN if token else order(head)))
 
 
 def _drip(host: BadHost, connection: socket.socket) -> None:
@@ -133,7 +136,7 @@ def _things_hang(host: BadHost, connection: socket.socket) -> None:
         if b"/custom/things" in head:
             host.hung += 1
             host.pause(600)
-        connection.sendall(answer(200, ORDER))
+        connection.sendall(answer(200, order(head)))
 
 
 @contextlib.contextmanager
@@ -213,7 +216,7 @@ class CountingHost:
             self.waiting -= 1
         if token not in self.good:
             return answer(401, b"{}")
-        return answer(200, ORDER) if self.there.is_set() else answer(404, b"{}")
+        return answer(200, order(head)) if self.there.is_set() else answer(404, b"{}")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import msgspec
 
 from limio_limitrail.api.errors import NotFoundError, ParameterError, ProtocolError
-from limio_limitrail.api.json_body import OK, read_record
+from limio_limitrail.api.json_body import OK, MakeError, read_record
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.redact import holds_secret
 from limio_limitrail.api.request_context import RequestContext
@@ -63,7 +63,7 @@ def with_details(
 
     @raises_bare
     def fetch(summary: msgspec.Raw) -> tuple[bytes, bool]:
-        identity, reason = _identity_of(summary), None
+        identity, reason = identity_in(summary), None
         if holds_secret(identity):
             reason = "the 'id' of a record repeats a credential, and is not sent"
         elif (unfit := unfit_part(identity)) is not None:
@@ -93,8 +93,7 @@ def with_details(
         status = response.status
         # Read before it joins the others: one broken body would make the whole page unreadable.
         record, _ = read_record(response, broken=broken)
-        if _identity_of(record) != identity:
-            raise broken("it is another record than the one requested: its 'id' differs")
+        check_identity(record, requested=identity, broken=broken)
         return record.strip(), False
 
     with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="limio-detail") as pool:
@@ -108,7 +107,13 @@ def with_details(
         )
 
 
-def _identity_of(record: bytes | msgspec.Raw) -> str:
+def check_identity(record: bytes, *, requested: str, broken: MakeError) -> None:
+    """Raise what `broken` makes if a response to a request for one record is another one."""
+    if identity_in(record) != requested:
+        raise broken("it is another record than the one requested: its 'id' differs")
+
+
+def identity_in(record: bytes | msgspec.Raw) -> str:
     """Return a record's id as a text; an empty one where it has none that can be requested."""
     try:
         return str(_ID.decode(record).id)

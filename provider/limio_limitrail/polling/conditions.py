@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
+from limio_limitrail.api.details import check_identity
 from limio_limitrail.api.errors import CursorRefusedError, NotFoundError, ParameterError, ProtocolError
-from limio_limitrail.api.json_body import read_record
+from limio_limitrail.api.json_body import read_record, value_of
 from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.page import decode_page
 from limio_limitrail.api.query import EARLIEST, build_query, texts_of
@@ -66,8 +67,7 @@ class ObjectCondition:
     service: str = "limio"
 
     def __post_init__(self) -> None:
-        both = {status.casefold() for status in self.target_statuses} & {status.casefold() for status in self.failed_statuses}
-        if both:
+        if both := _folded(self.target_statuses) & _folded(self.failed_statuses):
             raise ParameterError(f"{', '.join(sorted(both))} cannot be among target_statuses and failed_statuses at once")
         if self.failed_statuses and not self.target_statuses:
             raise ParameterError("failed_statuses= says what ends the wait badly; say with target_statuses= what ends it well")
@@ -101,20 +101,32 @@ class ObjectCondition:
                 )
             )
 
-        _, members = read_record(answer, broken=broken)
-        try:
-            found = msgspec.json.decode(members["status"])
-        except (KeyError, msgspec.DecodeError, RecursionError):
-            found = None
+        record, members = read_record(answer, broken=broken)
+        check_identity(record, requested=self.object_id, broken=broken)
+        found = _status_in(members)
         status = safe_text(found)
         result = {"path_type": self.path_type, "id": self.object_id, "status": status}
         summary = "it has no status" if status is None else f"its status is {status!r}"
-        folded = (status or "").casefold()
-        if not self.target_statuses or folded in {target.casefold() for target in self.target_statuses}:
+        # As it came: what is shown may be masked or shortened.
+        folded = found.strip().casefold()
+        if not self.target_statuses or folded in _folded(self.target_statuses):
             return PollResult(status=PollStatus.FOUND, summary=summary, result=result)
-        if folded in {failed.casefold() for failed in self.failed_statuses}:
+        if folded in _folded(self.failed_statuses):
             return PollResult(status=PollStatus.FAILED, summary=summary, result=result)
         return PollResult(status=PollStatus.NOT_YET, summary=summary)
+
+
+def _folded(statuses: tuple[str, ...]) -> set[str]:
+    return {status.strip().casefold() for status in statuses}
+
+
+def _status_in(members: Mapping[str, msgspec.Raw]) -> str:
+    """Return an object's status as a text: a number as it is written, and an empty one where there is none."""
+    raw = bytes(members.get("status", b""))
+    found = value_of(raw)
+    if isinstance(found, int | float) and not isinstance(found, bool):
+        return raw.decode()
+    return found if isinstance(found, str) else ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +24,7 @@ from limio_limitrail.api.errors import (
     ServerError,
     TransportError,
 )
-from limio_limitrail.emulator import Fault
+from limio_limitrail.emulator import Fault, Reply
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.limitrail.resources import RESOURCES as LIMITRAIL
 from limio_limitrail.polling.conditions import MAX_IDS, Missing, ObjectCondition, RecordsCondition, find_predicate
@@ -99,6 +100,48 @@ def test_statuses(client, limio_emulator, status, standing):
     assert (look.result is None) == (standing is PollStatus.NOT_YET)
 
 
+@pytest.mark.parametrize(
+    ("status", "told", "shown"),
+    [
+        (7, "7", "7"),
+        (-1.5, "-1.5", "-1.5"),
+        (" processed ", "processed", "processed"),
+        ("processed", " processed", "processed"),
+        ("token: processed", "Token: Processed", "token: ***"),  # masked where it is shown
+        ("x" * 300, "X" * 300, "x" * 199 + "…"),
+    ],
+)
+def test_a_status_is_compared_as_it_came(client, limio_emulator, status, told, shown):
+    put(limio_emulator, {"id": "one", "status": status})
+    for named, expected in (
+        ({"target_statuses": (told,)}, PollStatus.FOUND),
+        (
+            {"target_statuses": ("other",), "failed_statuses": (told,)},
+            PollStatus.FAILED,
+        ),
+    ):
+        look = order(**named).poll(client)
+        assert (look.status, look.result and look.result["status"]) == (expected, shown)
+
+
+@pytest.mark.parametrize("said", ["two", "ONE", "", None, True, ["one"], {"id": "one"}, 1, 10**30])
+@pytest.mark.parametrize(
+    "waits_for",
+    [{}, {"target_statuses": ("processed",)}, {"target_statuses": ("a",), "failed_statuses": ("processed",)}],
+    ids=["an object", "a status", "no failure"],
+)
+def test_the_status_of_another_object_says_nothing(client, limio_emulator, said, waits_for):
+    body = json.dumps({"id": said, "status": "processed", "error": "not ready"}).encode()
+    limio_emulator.on_request(lambda call: Reply(200, body) if "orders" in call.path else None)
+    with pytest.raises(ProtocolError, match="another record than the one requested: its 'id' differs"):
+        order(**waits_for).poll(client)
+
+
+def test_an_id_that_is_a_number(client, limio_emulator):
+    limio_emulator.on_request(lambda call: Reply(200, b'{"id":7,"status":"done"}') if "orders" in call.path else None)
+    assert order("7").poll(client).status is PollStatus.FOUND
+
+
 def test_a_status_that_is_very_long_or_holds_the_token(client, limio_emulator):
     token = client.auth.credential().reveal()
     put(limio_emulator, {"id": "one", "status": f"{token} {'x' * 100_000}"})
@@ -170,8 +213,6 @@ def test_a_token_that_has_ended(client, limio_emulator):
 
 @pytest.mark.parametrize("body", ["[]", '"active"', "7", "null"])
 def test_answers_that_are_no_object(client, limio_emulator, body):
-    from limio_limitrail.emulator import Reply
-
     limio_emulator.on_request(lambda call: Reply(200, body.encode()) if "orders" in call.path else None)
     with pytest.raises(ProtocolError, match="expected a JSON object"):
         order().poll(client)
