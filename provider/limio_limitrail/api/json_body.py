@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -60,14 +60,50 @@ def decode_json(body: bytes) -> object:
         raise NotJSONError(str(error) if isinstance(error, msgspec.DecodeError) else "it is not UTF-8") from None
 
 
-def read_object(body: bytes, *, broken: MakeError) -> tuple[bytes, dict[str, msgspec.Raw]]:
-    """Return a JSON object's text, with lone surrogates replaced, and its undecoded members; raise what `broken` makes."""
+class _Name:
+    """A member's name that equals no other, so that a `dict` has both members of the same name."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+_ALL_MEMBERS = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=lambda _, text: _Name(text))
+
+
+def unique_members(
+    text: bytes | msgspec.Raw, *, broken: Callable[[str], Exception], matters: Callable[[str], bool] = lambda _: True
+) -> dict[str, msgspec.Raw]:
+    """Return an object's undecoded members; raise what `broken` makes if one comes twice with different values.
+
+    A decoder keeps the last one, and what the other says would be lost.
+
+    :param matters: whether a member counts; of another the last one is kept.
+    """
+    members: dict[str, msgspec.Raw] = {}
+    for name, raw in _ALL_MEMBERS.decode(text).items():
+        known = members.get(name.text)
+        members[name.text] = raw
+        if known is not None and matters(name.text) and bytes(known) != bytes(raw):
+            named = repr((safe_text(name.text) or "")[:80])
+            raise broken(f"its member {named} comes twice with different values, and one of them would be lost")
+    return members
+
+
+def read_object(
+    body: bytes, *, broken: MakeError, matters: Callable[[str], bool] = lambda _: True
+) -> tuple[bytes, dict[str, msgspec.Raw]]:
+    """Return a JSON object's text, with lone surrogates replaced, and its undecoded members; raise what `broken` makes.
+
+    :param matters: as for `unique_members`.
+    """
     if not body.strip():
         raise broken(f"expected JSON, found {'an empty body' if not body else 'a body of white space'}")
     try:
         check_utf8(body, broken=broken)
         with depth_checked(broken):
-            return body, OBJECT_DECODER.decode(body)
+            return body, unique_members(body, broken=broken, matters=matters)
     except msgspec.ValidationError:
         raise broken(f"expected a JSON object, found {kind_of(body.lstrip())}") from None
     except msgspec.DecodeError as error:
@@ -75,7 +111,7 @@ def read_object(body: bytes, *, broken: MakeError) -> tuple[bytes, dict[str, msg
         if repaired != body:
             try:
                 with depth_checked(broken):
-                    meta = OBJECT_DECODER.decode(repaired)
+                    meta = unique_members(repaired, broken=broken, matters=matters)
             except msgspec.DecodeError:
                 pass
             else:
@@ -247,14 +283,18 @@ def meaning_of(status: int) -> str | None:
     return _MEANINGS.get(status)
 
 
-def read_record(response: Response, *, broken: MakeError) -> tuple[bytes, Mapping[str, msgspec.Raw]]:
+def read_record(
+    response: Response, *, broken: MakeError, unique: Collection[str] = ("id",)
+) -> tuple[bytes, Mapping[str, msgspec.Raw]]:
     """Return a single record, undecoded, and its members.
 
     A record may have an ``error`` of its own. A response without ``id`` is no record, and raises what `broken` makes.
+
+    :param unique: members that must not come twice with different values.
     """
     if response.status != OK:
         raise broken("this status is no record: only 200 is a whole response")
-    body, members = read_object(response.body, broken=broken)
+    body, members = read_object(response.body, broken=broken, matters=unique.__contains__)
     if "id" not in members:
         member = failure_member(members)
         raise broken(

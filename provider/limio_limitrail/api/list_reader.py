@@ -90,7 +90,7 @@ class ListReader:
     _envelope: EnvelopeReader = field(init=False)
 
     def __post_init__(self) -> None:
-        self._envelope = EnvelopeReader(self.resource.records)
+        self._envelope = EnvelopeReader(self.resource.records, ignored=self.resource.ignored_members)
         paging = self.resource.paging
         self.server_keeps_position = paging.cursor_repeats or not paging.resumable
 

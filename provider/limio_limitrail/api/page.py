@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
@@ -25,6 +25,7 @@ from limio_limitrail.api.json_body import (
     meaning_of,
     read_object,
     read_total,
+    unique_members,
     warning_member,
 )
 from limio_limitrail.api.pagination import BadCursorError, Cursor, Meta
@@ -95,10 +96,14 @@ class EnvelopeReader:
 
     The members that a response had are expected of the next one, in a type that refuses all others: a response either fits it in
     full, or is decoded again in two passes, and nothing that came is ever skipped.
+
+    :param records: the member with the records.
+    :param ignored: members that may come twice with different values; those of any other are an error.
     """
 
-    def __init__(self, records: str) -> None:
+    def __init__(self, records: str, *, ignored: Collection[str] = ()) -> None:
         self._records = records
+        self._ignored = frozenset(ignored) - {records}
         self._names: tuple[str, ...] = ()
         self._decoder: msgspec.json.Decoder[Any] | None = None
 
@@ -120,9 +125,12 @@ class EnvelopeReader:
             else:
                 found = ((name, getattr(envelope, f"f{index}")) for index, name in enumerate(self._names))
                 meta = {name: raw for name, raw in found if bytes(raw)}
+                if _compact_length((self._records, *meta), values=meta.values(), records=envelope.records) != _length(body):
+                    with depth_checked(broken):
+                        unique_members(body, broken=broken, matters=self._matters)
                 check(meta)
                 return envelope.records, meta
-        meta = read_object(body, broken=broken)[1]
+        meta = read_object(body, broken=broken, matters=self._matters)[1]
         raw = meta.pop(self._records, None)
         check(meta)
         if raw is None:
@@ -133,6 +141,9 @@ class EnvelopeReader:
         self._expect(meta)
         with depth_checked(broken):
             return _RECORDS.decode(array), meta
+
+    def _matters(self, name: str) -> bool:
+        return name not in self._ignored
 
     def _expect(self, names: Iterable[str]) -> None:
         """Make the type of a response that has these members besides its records."""
@@ -153,6 +164,21 @@ class EnvelopeReader:
             forbid_unknown_fields=True,
         )
         self._decoder = msgspec.json.Decoder(envelope)
+
+
+def _compact_length(names: Iterable[str], *, values: Collection[msgspec.Raw], records: list[msgspec.Raw]) -> int:
+    """Return the length of a response without white space that has these members, each once: nothing else fits into it.
+
+    To join the values takes a tenth of the time of another look for members that come twice.
+    """
+    names_and_colons = sum(len(name.encode()) + 3 for name in names)
+    # With the braces, the comma behind the records, and their brackets.
+    return 2 + names_and_colons + len(b",".join(values)) + bool(values) + 2 + len(b",".join(records))
+
+
+def _length(body: bytes) -> int:
+    """Return the length of a response without a line break at its end."""
+    return len(body) - (2 if body.endswith(b"\r\n") else 1 if body.endswith(b"\n") else 0)
 
 
 def parse_page(

@@ -13,13 +13,15 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from limio_limitrail.api.json_body import unique_members
 from limio_limitrail.api.secret_encodings import in_base64
 from limio_limitrail.lazy import lazy_pattern
 
@@ -84,7 +86,8 @@ class CursorPair:
             return None
         if not isinstance(value, dict):
             raise BadCursorError(f"queryMore is {_kind(value)}, expected an object with from and alias")
-        start, alias = value.get("from"), value.get("alias")
+        members = _members(meta["queryMore"])
+        start, alias = _decode(members.get("from")), _decode(members.get("alias"))
         if start in (None, ""):
             return None
         if not isinstance(start, str) or not isinstance(alias, str | None):
@@ -150,8 +153,20 @@ class SinglePage:
 
 
 def _decode(raw: msgspec.Raw | None) -> object:
-    try:
+    with _readable():
         return None if raw is None else msgspec.json.decode(raw)
+
+
+def _members(raw: msgspec.Raw) -> Meta:
+    """Return the members of an object that has each once: of two cursors, one may say that the list goes on."""
+    with _readable():
+        return unique_members(raw, broken=BadCursorError)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
     except RecursionError:
         raise BadCursorError("the member that leads to the next page is nested deeper than can be read") from None
     except msgspec.DecodeError:
@@ -163,10 +178,10 @@ def _at(meta: Meta, path: str) -> object:
     if path in meta or "." not in path:
         return _decode(meta.get(path))
     first, *rest = path.split(".")
-    value = _decode(meta.get(first))
+    raw = meta.get(first)
     for name in rest:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+        raw = _members(raw).get(name) if raw is not None and bytes(raw).startswith(b"{") else None
+    return _decode(raw)
 
 
 def _check_length(member: str, *values: str) -> None:

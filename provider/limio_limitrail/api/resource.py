@@ -76,7 +76,7 @@ class Resource:
     :param assumed: the parts of this row that no document confirms, in words.
     :param max_page_size: the largest page size worth asking for; none where no limit is known.
     :param ignored_members: members of the response, as dotted paths, that say nothing of further pages or of failures although
-        their names sound like it, such as a ``total`` that is an amount.
+        their names sound like it, such as a ``total`` that is an amount. They may also come twice.
     """
 
     name: str

@@ -101,7 +101,7 @@ class ObjectCondition:
                 )
             )
 
-        record, members = read_record(answer, broken=broken)
+        record, members = read_record(answer, broken=broken, unique=("id", "status"))
         check_identity(record, requested=self.object_id, broken=broken)
         found = _status_in(members)
         status = safe_text(found)

@@ -187,6 +187,69 @@ def test_records_come_out_as_they_went_in(rows, more, ascii_only):
     assert page.next_cursor == ({"queryMore": more} if more else None)
 
 
+TWICE = [
+    ('"items":[{"id":1}],"items":[]', "items"),
+    ('"items":[],"items":[{"id":1}]', "items"),
+    ('"items":[{"id":1}],"hits":1,"items":[{"id":2}]', "items"),
+    ('"items":[{"id":1}],"\\u0069tems":[]', "items"),
+    ('"queryMore":"c1","items":[{"id":1}],"queryMore":null', "queryMore"),
+    ('"items":[{"id":1}],"queryMore":null,"queryMore":"c1"', "queryMore"),
+    ('"items":[{"id":1}],"hits":2,"hits":1', "hits"),
+    ('"next":{"errors":[1]},"items":[{"id":1}],"next":{}', "next"),
+]
+
+
+@pytest.mark.parametrize("layout", ["{%s}", "{%s}\n", " { %s } ", "\r\n{%s}\r\n"])
+@pytest.mark.parametrize(("members", "name"), TWICE)
+def test_a_member_that_comes_twice_is_no_page(members, name, layout):
+    """A decoder keeps the last one: records would be lost, or the list would end."""
+    with pytest.raises(ProtocolError, match=f"its member '{name}' comes twice with different values"):
+        page_of((layout % members).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"items":[{"id":1}],"items":[{"id":1}],"hits":1,"hits":1}',  # nothing is lost
+        b'{"items":[{"id":1,"id":1,"a":2,"a":3}],"hits":1}',  # a record is data
+        b'{"items":[{"items":[],"queryMore":"x"}],"queryMore":null}',
+    ],
+)
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b" "])
+def test_what_comes_twice_elsewhere_is_none_of_it(body, end):
+    assert len(page_of(body + end).raw_records) == 1
+
+
+def by_member(path):
+    return Resource(name="things", path="/things", paging=CursorString(cursor_member=path))
+
+
+@pytest.mark.parametrize(
+    ("resource", "more"),
+    [
+        (CATALOG, '{"from":"f","alias":"a","from":null}'),
+        (by_member("queryMore.next"), '{"next":"c","next":null}'),
+        (by_member("queryMore.b.next"), '{"b":{"next":"c"},"b":{"next":""}}'),
+    ],
+    ids=["a pair", "a path", "within a path"],
+)
+def test_a_cursor_that_comes_twice_is_not_the_end(resource, more):
+    with pytest.raises(ProtocolError, match="comes twice with different values"):
+        page_of(f'{{"items":[{{"id":1}}],"queryMore":{more}}}'.encode(), resource)
+
+
+def test_a_member_that_may_come_twice_can_be_named():
+    def broken(reason):
+        return ProtocolError(replace(CALL, reason=reason))
+
+    reader = EnvelopeReader("items", ignored=("hits", "items"))
+    for _ in range(2):  # the second in one pass
+        records, meta = reader.read(b'{"items":[1],"hits":1,"hits":2}', broken=broken)
+        assert (records, meta) == ([msgspec.Raw(b"1")], {"hits": msgspec.Raw(b"2")})
+        with pytest.raises(ProtocolError, match="'items' comes twice"):
+            reader.read(b'{"items":[1],"items":[]}', broken=broken)
+
+
 @given(st.binary(max_size=60))
 @example(b'{"items":[{"a":"\\ud800"}]}')
 @example(b'{"items":[1],"queryMore":"\\ud800"}')

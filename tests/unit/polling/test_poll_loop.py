@@ -137,6 +137,13 @@ def test_the_status_of_another_object_says_nothing(client, limio_emulator, said,
         order(**waits_for).poll(client)
 
 
+@pytest.mark.parametrize("members", ['"id":"one","status":"pending","status":"done"', '"id":"two","id":"one","status":"done"'])
+def test_a_status_that_comes_twice_says_nothing(client, limio_emulator, members):
+    limio_emulator.on_request(lambda call: Reply(200, f"{{{members}}}".encode()) if "orders" in call.path else None)
+    with pytest.raises(ProtocolError, match="comes twice with different values"):
+        order(target_statuses=("done",)).poll(client)
+
+
 def test_an_id_that_is_a_number(client, limio_emulator):
     limio_emulator.on_request(lambda call: Reply(200, b'{"id":7,"status":"done"}') if "orders" in call.path else None)
     assert order("7").poll(client).status is PollStatus.FOUND
