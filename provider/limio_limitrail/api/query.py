@@ -33,12 +33,14 @@ def build_query(
     :param since: the lower bound in time, for resources that filter by it. It is rounded down to the second.
     :param until: the upper bound in time, for resources that filter by it. It is rounded up to the second.
     :raises ParameterError: a placeholder is missing or unknown, a value has no text form, the resource needs a bound in time and
-        has none, or has one and cannot filter by it, or a query parameter is a placeholder or the paging's cursor.
+        has none, or has one and cannot filter by it, or a query parameter is a placeholder, the paging's cursor or a bound that
+        is given as well.
     """
     path = resource.path_for(texts_of(path_params))
     given = texts_of(query_params)
     check_query_params(resource, given)
     query = {**resource.params, **given}
+    check_bounds(resource, query, since=since is not None, until=until is not None)
     _add_bounds(query, resource, since=since, until=until)
     return path, query
 
@@ -58,6 +60,25 @@ def check_query_params(resource: Resource, given: Collection[str]) -> None:
         )
 
 
+def check_bounds(resource: Resource, query: Collection[str], *, since: bool, until: bool) -> None:
+    """Raise `ParameterError` if a query sets a bound in time that the range of time sets as well.
+
+    The log, the summary and the watermark would be about another range than the one that was asked for.
+
+    :param since: whether the range has a lower bound.
+    :param until: whether it has an upper bound.
+    """
+    time_filter = resource.time_filter
+    if time_filter is None:
+        return
+    for parameter, name, is_set in ((time_filter.since, "since", since), (time_filter.until, "until", until)):
+        if is_set and parameter in query:
+            raise ParameterError(
+                f"query parameter {parameter!r} of {resource.name!r} is how the range of time says {name}=, and the range has "
+                f"one: give the time as {name}=, and leave {parameter!r} out of query_params and of the Resource's params"
+            )
+
+
 def texts_of(params: Mapping[str, object] | None) -> dict[str, str]:
     """Return parameters as the texts that are sent, without those that are None; raise `ParameterError` for other values."""
     return {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
@@ -68,13 +89,13 @@ def _add_bounds(query: dict[str, str], resource: Resource, *, since: datetime | 
     if since is not None:
         if time_filter is None:
             raise ParameterError(f"resource {resource.name!r} cannot be filtered by time: leave since out")
-        query.setdefault(time_filter.since, time_text(since))
+        query[time_filter.since] = time_text(since)
     if until is not None:
         if time_filter is None or time_filter.until is None:
             raise ParameterError(f"resource {resource.name!r} has no upper bound in time: leave until out")
         if since is not None and since >= until:
             raise ParameterError(f"since={since.isoformat()} is not before until={until.isoformat()}: nothing lies between them")
-        query.setdefault(time_filter.until, time_text(until, up=True))
+        query[time_filter.until] = time_text(until, up=True)
     if time_filter is None or not time_filter.required:
         return
     needed = [time_filter.since] if time_filter.until is None else [time_filter.since, time_filter.until]

@@ -76,7 +76,7 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
         if unknown := given.keys() - self.parameters.keys():
             # Airflow's base class would ignore them, and a misspelt one would go unnoticed.
             raise WatchParameterError(f"{type(self).__name__} has no parameter {min(unknown)!r}: correct it, or leave it out")
-        from limio_limitrail.api.query import check_query_params
+        from limio_limitrail.api.query import check_bounds, check_query_params
 
         try:
             read = read_all(self.parameters, {name: not_rendered(name, value) for name, value in given.items()})
@@ -90,6 +90,8 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
             self.query_params: dict[str, str] = read.pop("query_params")
             self.resource.path_for(self.path_params)
             check_query_params(self.resource, self.query_params)
+            # Each poll asks for what came since the last one.
+            check_bounds(self.resource, {**self.resource.params, **self.query_params}, since=True, until=True)
         except ParameterError as error:
             raise WatchParameterError(str(error)) from None
         self.predicate: str | None = read.pop("predicate")

@@ -141,6 +141,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"resource": "related", "path_params": {"ids": "1"}}, "has no placeholder 'ids': it has service, path_type, id."),
     ({"resource": "orders", "query_params": {"service": "zuora"}}, "query parameter 'service' is a placeholder in the path"),
     ({"query_params": {"queryMore": "x"}}, "query parameter 'queryMore' is the paging cursor of 'abandoned_baskets'"),
+    ({"query_params": {"createdAfter": "2026-01-01T00:00:00Z"}}, "leave 'createdAfter' out of query_params"),
     ({"predicate": bool}, "must be an import path, such as my_package.my_module.my_function"),
     ({"since": "yesterday"}, "such as 2026-01-01T00:00:00Z"),
     ({"since": 1_790_000_000}, "a number of seconds since 1970 is not read"),

@@ -59,7 +59,7 @@ WAYS = ["LimioToSqlOperator(sql_conn_id='duck', table='{name}', ", *(
 def try_all(home: Any, limio_emulator: Any, tmp_path: Path) -> Any:
     """Run one task for each way and each text of parameters; give how each ended, in that order."""
 
-    def run(parameters: Any, *, ways: list[str] = WAYS) -> tuple[list[Any], str]:
+    def run(parameters: Any, *, ways: list[str] = WAYS, since: str = "2025-01-01") -> tuple[list[Any], str]:
         limio_emulator.put_records(LIST, RECORDS)
         lines = ["def same(frame): return frame", "def without_id(frame): return frame.drop(columns='id')"]
         names = []
@@ -67,7 +67,7 @@ def try_all(home: Any, limio_emulator: Any, tmp_path: Path) -> Any:
             for way in ways:
                 names.append(f"t{len(names)}")
                 begin = way.format(name=names[-1], folder=tmp_path / "out")
-                usual = f"task_id='{names[-1]}', resource='abandoned_baskets', since='2025-01-01', retries=1, retry_delay=NOW, "
+                usual = f"task_id='{names[-1]}', resource='abandoned_baskets', since='{since}', retries=1, retry_delay=NOW, "
                 lines.append(f"{begin}{usual}{one})")
         home.write_dag("\n".join(lines))
         done = home.run()
@@ -132,8 +132,8 @@ def test_a_key_that_is_not_there_ends_the_pull_at_its_first_part(try_all: Any, l
 
 
 def test_where_nothing_came_nothing_is_missing(try_all: Any) -> None:
-    wrong = "drop_columns='recoverylink', nested_columns={'a': 'b.c'}, query_params={'createdAfter': '2040-01-01T00:00:00Z'}"
-    tasks, output = try_all([wrong, f"{wrong}, primary_key='nope', time_column='no'"], ways=WAYS[:1])
+    wrong = "drop_columns='recoverylink', nested_columns={'a': 'b.c'}"
+    tasks, output = try_all([wrong, f"{wrong}, primary_key='nope', time_column='no'"], ways=WAYS[:1], since="2040-01-01")
     for task in tasks:
         assert task["state"] == "success", output[-3000:]
         assert (task["xcom"]["rows"], task["xcom"]["columns_not_found"]) == (0, [])

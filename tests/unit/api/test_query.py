@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import parse_qsl, unquote
 
@@ -179,6 +180,23 @@ def test_a_window_that_lacks_an_end_is_refused(bounds):
 def test_bounds_may_come_as_parameters():
     given = {"from": "2026-01-01", "to": "2026-01-02"}
     assert build_query(BOTH_ENDS, query_params=given)[1] == given
+
+
+@pytest.mark.parametrize("given", [{"query_params": {"from": "2026-06-01", "to": ""}}, {"query_params": {"to": 5, "from": 5}}])
+@pytest.mark.parametrize("bound", ["since", "until"])
+def test_a_bound_that_is_given_twice_is_refused(given, bound):
+    """One of them would win, and the log and the watermark would be about the other."""
+    parameter = {"since": "from", "until": "to"}[bound]
+    with pytest.raises(ParameterError, match=f"query parameter '{parameter}' of 'w' is how the range of time says {bound}="):
+        build_query(BOTH_ENDS, **given, **{bound: NOON})
+    of_its_own = replace(BOTH_ENDS, params={parameter: "2026"})
+    with pytest.raises(ParameterError, match=r"leave '.*' out of query_params and of the Resource's params"):
+        build_query(of_its_own, **{bound: NOON})
+
+
+def test_the_other_bound_may_come_as_a_parameter():
+    given = {"to": "2026-06-01", "from": None}
+    assert build_query(BOTH_ENDS, since=NOON, query_params=given)[1] == {"from": "2026-01-01T12:00:00Z", "to": "2026-06-01"}
 
 
 @pytest.mark.parametrize("since", [NOON, NOON + timedelta(seconds=1)])
