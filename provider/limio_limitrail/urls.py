@@ -26,6 +26,7 @@ _SURROGATE = lazy_pattern(r"[\ud800-\udfff]")
 _PARTS = lazy_pattern(r"[/\\]")
 _PERCENT_U = lazy_pattern(r"%u[0-9A-Fa-f]{4}", re.IGNORECASE)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-{")
+_ROOT_DOT = lazy_pattern(r"\.(?=(?::[0-9]+)?\Z)")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -100,6 +101,14 @@ def origin_of(url: str) -> str:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = parts.port or _DEFAULT_PORTS.get(scheme)
     return f"{scheme}://{host.lower()}" + ("" if port == _DEFAULT_PORTS.get(scheme) else f":{port}")
+
+
+def host_identity(url: str) -> str:
+    """Return a URL's origin without the dot that a complete host name may end with: the same text for the same host.
+
+    :raises ValueError: as `origin_of`.
+    """
+    return _ROOT_DOT.sub("", origin_of(url))
 
 
 def same_origin(url: str | None, origin: str) -> bool:

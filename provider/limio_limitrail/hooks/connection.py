@@ -18,7 +18,7 @@ from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, RetryLimits
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.urls import is_loopback, origin_of, unfit_part, unfit_path
+from limio_limitrail.urls import host_identity, is_loopback, origin_of, unfit_part, unfit_path
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -62,10 +62,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def owner(self) -> dict[str, str]:
         """Return what decides whose lists these are, by name. Nothing in it is secret.
 
-        The token endpoint and scopes do not: they may change for the same tenant. A key has no client.
+        The token endpoint and scopes do not: they may change for the same tenant. A key has no client. However the host is
+        spelled, it is the same tenant.
         """
         client = {} if self.auth_mode is AuthMode.API_KEY else {CLIENT: self.client_id}
-        return {"base URL": self.app_url, **client}
+        return {"base URL": host_identity(self.app_url), **client}
 
 
 def retry_limits(settings: Settings) -> RetryLimits:

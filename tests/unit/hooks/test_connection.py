@@ -15,6 +15,8 @@ from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.hooks.api_connections import read_limio_connection
 from limio_limitrail.hooks.clients import make_limio_client
 from limio_limitrail.hooks.connection import Settings
+from limio_limitrail.hooks.limio import LimioHook
+from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.provider_info import get_provider_info
 
 SECRET = "s3cret-Value/1+2="
@@ -59,6 +61,22 @@ def test_the_host_in_every_form(fields, app_url):
     settings = read(**fields)
     assert settings.app_url == app_url
     assert settings.auth_url == f"{app_url}/oauth2/token"
+
+
+SPELLINGS = ["", "https://", "HTTPS://"], ["acme.prod.limio.com", "ACME.prod.Limio.com"], ["", "."], ["", ":443", ":0443"]
+
+
+@pytest.mark.parametrize("host", ["".join(parts) for parts in itertools.product(*SPELLINGS)])
+def test_a_host_in_another_spelling_is_the_same_tenant(monkeypatch, host):
+    """What watches and watermarks know of a list counts only for whom it belongs to."""
+    for kind, hook in (("limio", LimioHook), ("limitrail", LimitRailHook)):
+        monkeypatch.setenv("AIRFLOW_CONN_HERE", json.dumps({"conn_type": kind, "host": host, "login": "c", "password": "canary"}))
+        assert hook("here").owner() == {"base URL": "https://acme.prod.limio.com", "client": "c"}
+
+
+@pytest.mark.parametrize("host", ["acme.prod-us.limio.com", "acme.prod.limio.com:8443", "acme.prod.limio.com.:8443"])
+def test_another_host_is_another_tenant(host):
+    assert read(host=host).owner()["base URL"] == f"https://{host.replace('.:', ':')}"
 
 
 def test_defaults():
