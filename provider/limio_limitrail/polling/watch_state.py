@@ -145,14 +145,13 @@ class Watermark:
         # Many records of the far future would lift the lower bound above everything else.
         timeless = {one.digest: _NO_TIME for one in covered if one.when is None or one.when > now + FAR_FUTURE}
         if len(timeless) > MAX_REMEMBERED:
-            raise ParameterError(
-                f"the list has more than {MAX_REMEMBERED:,} records without a time, or with one later than tomorrow, which "
-                "is too many to watch. Narrow it with query_params, give a Resource whose time_column says when a record "
-                "changed, or pull it by a schedule"
-            )
+            raise _too_many("without a time, or with one later than tomorrow")
         timed = {digest: second for digest, second in self.remembered.items() if second != _NO_TIME}
         timed.update({one.digest: max(_second(one.when), 1) for one in covered if one.digest not in timeless})
         bound = _bound_that_fits(timed, changed_after=changed_after, most=MAX_REMEMBERED - len(timeless))
+        if bound is not None and bound != changed_after and bound > now:
+            # What comes from now on would be below it, and be emitted by no poll.
+            raise _too_many("with a time in the future")
         lowest = _second(bound)
         remembered = {**{digest: second for digest, second in timed.items() if second >= lowest}, **timeless}
         return Watermark(changed_after=bound, remembered=remembered, truncated=bound != changed_after)
@@ -174,6 +173,13 @@ class Watermark:
             return cls(changed_after=changed_after, remembered=dict(_ENTRY.iter_unpack(packed)))
         except struct.error as error:
             raise ValueError(str(error)) from None
+
+
+def _too_many(what: str) -> ParameterError:
+    return ParameterError(
+        f"the list has more than {MAX_REMEMBERED:,} records {what}, which is too many to watch. Narrow it with query_params, "
+        "give a Resource whose time_column says when a record changed, or pull it by a schedule"
+    )
 
 
 def _second(when: datetime | None) -> int:
