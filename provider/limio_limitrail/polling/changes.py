@@ -15,7 +15,7 @@ from limio_limitrail.api.json_body import OK, TOO_DEEP
 from limio_limitrail.api.page import decode_page
 from limio_limitrail.api.query import build_query
 from limio_limitrail.api.request_context import RequestContext
-from limio_limitrail.polling.conditions import Predicate, identity_of, list_reader, parse_time, read_list, time_of
+from limio_limitrail.polling.conditions import Predicate, PredicateError, identity_of, list_reader, parse_time, read_list, time_of
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
@@ -71,10 +71,6 @@ class WatchFilter:
     predicate: Predicate | None = None
 
 
-class PredicateError(Exception):
-    """A predicate failed on a record."""
-
-
 Matches = tuple[RecordFingerprint, ...] | PredicateError
 """What one watch found in a list, or that its predicate failed."""
 
@@ -118,8 +114,7 @@ class WatchedList:
                         if one.predicate is None or one.predicate(record):
                             found[watch].append(fingerprint)
                     except Exception as error:  # noqa: BLE001 - a predicate is the user's own code
-                        # Its text may quote the record.
-                        failed[watch] = PredicateError(f"{type(error).__name__} on record {fingerprint.identity!r}")
+                        failed[watch] = PredicateError.of(type(error), identity=fingerprint.identity)
         return {watch: failed.get(watch) or tuple(fingerprints) for watch, fingerprints in found.items()}
 
     def _query(self, filters: Mapping[K, WatchFilter], *, now: datetime) -> tuple[str, dict[str, str]]:

@@ -42,6 +42,15 @@ OBJECT_PATH = "/objects/{service}/{path_type}/{id}"
 """One object (Limio documentation, "Get Objects")."""
 
 
+class PredicateError(Exception):
+    """A predicate failed on a record. Its own text is left out: it may quote the record, and this goes to Airflow's database."""
+
+    @classmethod
+    def of(cls, error: type[Exception], *, identity: str) -> PredicateError:
+        """Make it of the class of another error."""
+        return cls(f"{error.__name__} on record {identity!r}")
+
+
 class Missing(StrEnum):
     """What a 404 means: wait for the object, or fail."""
 
@@ -284,6 +293,22 @@ def _version_of(record: Mapping[str, Any], *, when: str | None, resource: Resour
         return json.dumps([*key, when])
     except RecursionError:  # as in _key_text
         return None
+
+
+def with_quiet_predicate(condition: Condition, *, api: str) -> Condition:
+    """Return a condition whose predicate fails with a `PredicateError` alone."""
+    if not isinstance(condition, RecordsCondition) or condition.predicate is None:
+        return condition
+    predicate, resource = condition.predicate, condition.resource
+
+    def quiet(record: Mapping[str, Any]) -> bool:
+        try:
+            return predicate(record)
+        except Exception as error:  # noqa: BLE001 - a predicate is the user's own code
+            failed = type(error)
+        raise PredicateError.of(failed, identity=identity_of(record, api=api, resource=resource))
+
+    return replace(condition, predicate=quiet)
 
 
 def find_predicate(path: str) -> Predicate:

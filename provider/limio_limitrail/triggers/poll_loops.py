@@ -22,7 +22,7 @@ import limio_limitrail.hooks.connection  # noqa: F401 - here and not when a conn
 from limio_limitrail.api.errors import ApiError, ConnectionFieldError, CredentialsError, ParameterError
 from limio_limitrail.api.query import list_source
 from limio_limitrail.polling.changes import Matches, WatchedList, WatchFilter
-from limio_limitrail.polling.conditions import condition_from_json
+from limio_limitrail.polling.conditions import PredicateError, condition_from_json, with_quiet_predicate
 from limio_limitrail.polling.poll import (
     EventKind,
     NoAnswerError,
@@ -161,6 +161,7 @@ async def poll_until(end: float, spec: WaitSpec, *, connection: ConnectionMixin,
             # It may never return, and then occupies one thread.
             target, limit = f"{target} with {predicate}", 1
         resolved = await connection.resolve(within=seconds_left(end))
+        condition = with_quiet_predicate(condition, api=resolved.client.api)
         while True:
             left = end - time.monotonic()
             if left <= 0 or (retry_after is not None and left < retry_after):
@@ -192,5 +193,7 @@ async def poll_until(end: float, spec: WaitSpec, *, connection: ConnectionMixin,
                 return event_of(EventKind.FOUND, f"{condition}: {found.summary}", result=dict(found.result or {}))
             if found.status is PollStatus.FAILED:
                 return event_of(EventKind.ENDED, f"{condition}: {found.summary}, and no target status can be reached any more.")
+    except PredicateError as error:
+        return event_of(EventKind.ENDED, f"predicate={predicate!r} fails with {error}. Correct it")
     except (ParameterError, ConnectionFieldError) as error:
         return event_of(EventKind.ENDED, str(error))

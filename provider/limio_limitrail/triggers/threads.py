@@ -231,8 +231,12 @@ def _start(
 
 
 def _as_error(error: BaseException) -> RuntimeError:
-    """Return an error for what has a meaning of its own in an event loop, and may come out of a predicate."""
-    return RuntimeError(f"SystemExit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}()")
+    """Return an error for what has a meaning of its own in an event loop, and may come out of a predicate.
+
+    A text in it may quote a record, and this error goes to Airflow's database.
+    """
+    code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else ""
+    return RuntimeError(f"{type(error).__name__}({code})")
 
 
 @cache

@@ -17,8 +17,8 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.query import Source, differences
 from limio_limitrail.api.redact import safe_error
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.polling.changes import Matches, PredicateError, RecordFingerprint, WatchFilter
-from limio_limitrail.polling.conditions import Predicate, find_predicate
+from limio_limitrail.polling.changes import Matches, RecordFingerprint, WatchFilter
+from limio_limitrail.polling.conditions import Predicate, PredicateError, find_predicate
 from limio_limitrail.polling.events import ChangeEvent
 from limio_limitrail.polling.watch_state import WatchState, Watermark, watch_key
 from limio_limitrail.triggers.threads import SlotKey, run_in_thread
