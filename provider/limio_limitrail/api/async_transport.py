@@ -180,7 +180,7 @@ class AsyncTransport:
             await session.close()
 
     def _open(self, url: str, context: RequestContext) -> aiohttp.ClientSession:
-        proxy, verify = self._transport.route(url)
+        proxy, verify = self._transport.route(url, context)
         if proxy is not None:
             proxy = proxy if "://" in proxy else f"http://{proxy}"
             if not proxy.startswith(("http://", "https://")):

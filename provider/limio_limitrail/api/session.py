@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import requests
 import requests.adapters
 import requests.auth
+import requests.utils
 from requests.cookies import RequestsCookieJar
 
+from limio_limitrail.api.environment import UnusableError, check_proxy
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.secret import revealed
 from limio_limitrail.bare_errors import raises_bare
@@ -70,10 +72,20 @@ class OriginSession(requests.Session):
             kwargs["verify"] = self.merge_environment_settings(request.url or "", {}, None, None, None)["verify"]
         # Redirects take along what is in its jar.
         request._cookies = NoCookies()  # type: ignore[attr-defined] # noqa: SLF001
-        response = _sent(super().send, (request,), kwargs)
+        response = _sent(self._send, (request,), kwargs)
         for one in (response, *response.history):
             one.cookies = NoCookies()
         return response
+
+    def _send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        proxies = kwargs.setdefault("proxies", requests.utils.resolve_proxies(request, dict(self.proxies), self.trust_env))
+        try:
+            check_proxy(request.url or "", proxies)
+        except UnusableError as unusable:
+            reason = str(unusable)
+        else:
+            return super().send(request, **kwargs)
+        raise requests.exceptions.InvalidProxyURL(reason, request=request)
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         # requests itself prefers the environment's bundle to the session's.

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from limio_limitrail.api import transport_errors
 from limio_limitrail.api.bounded_http import BoundedAdapter, ResponseBounds, TooManyBytesError, read_body, within
 from limio_limitrail.api.content_encoding import decode_body
+from limio_limitrail.api.environment import UnusableError, check_settings
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, TransportError
 from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.responses import Response
@@ -145,7 +146,7 @@ class Transport:
                 data=content or (form and revealed(form)),
                 auth=NoAuth(),
             )
-            settings = self._settings(str(prepared.url))
+            settings = self._settings(str(prepared.url), context)
         except (requests.exceptions.RequestException, ValueError, TypeError, RecursionError, OverflowError) as error:
             raise InvalidRequestError(replace(context, reason=f"the request cannot be sent ({type(error).__name__})")) from None
         seconds = self.timeouts.seconds_for_response()
@@ -204,17 +205,31 @@ class Transport:
             reason = transport_errors.BROKE_OFF
         return TransportError(replace(context, reason=reason))
 
-    def route(self, url: str) -> tuple[str | None, bool | str]:
-        """Return the environment's proxy for a URL, which may hold a password, and how certificates are verified."""
-        settings = self._settings(url)
+    def route(self, url: str, context: RequestContext) -> tuple[str | None, bool | str]:
+        """Return the environment's proxy for a URL, which may hold a password, and how certificates are verified.
+
+        :raises TransportError: they cannot be used.
+        """
+        settings = self._settings(url, context)
         return requests.utils.select_proxy(url, settings["proxies"]), settings["verify"] or False
 
-    def _settings(self, url: str) -> Mapping[str, Any]:
-        """Return the environment's settings for an origin. They are read once: reading takes as long as a request."""
+    def _settings(self, url: str, context: RequestContext) -> Mapping[str, Any]:
+        """Return the environment's settings for an origin. They are read once: reading takes as long as a request.
+
+        :raises TransportError: they cannot be used.
+        """
         scheme, host, *_ = urlsplit(url)
         environment = self._environment.open()
         if (scheme, host) not in environment:
-            environment[scheme, host] = self._session.merge_environment_settings(url, {}, True, self._verify, None)
+            settings = self._session.merge_environment_settings(url, {}, True, self._verify, None)
+            try:
+                check_settings(url, settings)
+            except UnusableError as unusable:
+                error = TransportError(replace(context, reason=str(unusable), reached=False))
+                # It will be the same a second later.
+                error.retries_exhausted = True
+                raise error from None
+            environment[scheme, host] = settings
         return environment[scheme, host]
 
     def session(self, auth: Auth, origin: str) -> requests.Session:

@@ -9,6 +9,7 @@ import copy
 import pickle
 import socket
 from collections.abc import Iterator
+from functools import partial
 from urllib.parse import quote
 
 import pytest
@@ -489,6 +490,28 @@ def test_an_error_of_the_session_holds_no_password_of_a_proxy(monkeypatch, schem
         with pytest.raises(requests.exceptions.ProxyError) as caught:
             session.get(f"{url}/x")
     assert WALK.leaks(caught.value) == []
+
+
+@pytest.mark.parametrize("by", ["get", "send", "its own"])
+@pytest.mark.parametrize(
+    "address", ["http://user:{}/x@127.0.0.1:9", "http://user:{}[@127.0.0.1:9", "http://user:{}@", "ftp://u:{}@127.0.0.1"]
+)
+def test_the_address_of_a_proxy_that_cannot_be_used_is_not_repeated(monkeypatch, address, by):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    proxy, url = address.format(PROXY_PASSWORD), "http://limitrail.invalid/x"
+    if by != "its own":
+        monkeypatch.setenv("http_proxy", proxy)
+    with wire_server() as tokens, contextlib.closing(make_client(url[:-2], auth_url=f"{tokens.url}/token")) as client:
+        session = client.session()
+        send = {
+            "get": partial(session.get, url),
+            "send": lambda: session.send(session.prepare_request(requests.Request("GET", url))),
+            "its own": partial(session.get, url, proxies={"http": proxy}),
+        }[by]
+        with pytest.raises(requests.exceptions.InvalidProxyURL, match="the address of the environment's proxy cannot") as caught:
+            send()
+    # The frames of one who gives a proxy hold what he gives.
+    assert PROXY_PASSWORD not in str(caught.value) if by == "its own" else WALK.leaks(caught.value) == []
 
 
 def test_a_token_that_cannot_be_had_is_an_error_of_the_api(server):

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -272,18 +273,57 @@ def test_both_know_a_proxy_that_is_not_there(monkeypatch):
     assert "password" not in found[0][4]
 
 
-def test_a_proxy_that_is_none_for_http_never_reached_it(monkeypatch):
-    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
+NO_PROXIES = {
+    "a port that is no number": "http://user:{}@proxy:abc",
+    "no host": "http://user:{}@",
+    "nothing": "http://",
+    "no scheme": "user:{}@127.0.0.1:9",
+    "another kind": "ftp://user:{}@127.0.0.1:9",
+    "SOCKS of no version": "socks6://user:{}@127.0.0.1:9",
+    "SOCKS without its package": "socks5h://user:{}@127.0.0.1:9",
+    "half an IPv6 address": "http://user:{}@[::1",
+    "white space": " http://user:{}@127.0.0.1:9 ",
+    **{f"a password with {sign!r}": f"http://user:{{}}{sign}1@127.0.0.1:9" for sign in "/?#[\\"},
+    "a password that reads as a port": "http://user:12/{}@127.0.0.1:9",
+}
+
+
+@pytest.mark.parametrize("send", [by_thread, by_loop])
+@pytest.mark.parametrize("target", ["http://limitrail.invalid", "https://limitrail.invalid"])
+@pytest.mark.parametrize("name", NO_PROXIES)
+def test_a_proxy_that_cannot_be_used_is_told_and_never_reached(monkeypatch, name, target, send):
+    monkeypatch.setitem(sys.modules, "socks", None)
+    monkeypatch.setenv("all_proxy", NO_PROXIES[name].format("proxy-password-123"))
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    found = by_loop(spared(make_client("http://limitrail.invalid")), method="POST")
+    found = send(spared(make_client(target)), method="POST")
     assert found[:3] == ("TransportError", None, False)
-    assert "proxy" in found[4]
+    assert ("PySocks" if "package" in name else "the address of the environment's proxy cannot be used: give") in found[4]
+    assert "123" not in found[4]
 
 
-def test_a_bundle_that_cannot_be_read_never_reached_it(tmp_path):
-    found = by_loop(spared(make_client("https://127.0.0.1:9", verify=str(tmp_path / "gone.pem"))), method="POST")
+@pytest.mark.parametrize("send", [by_thread, by_loop])
+def test_a_bundle_that_is_not_there_never_reached_it(monkeypatch, tmp_path, send):
+    bundle = tmp_path / "bundle.pem"
+    found = send(spared(make_client("https://127.0.0.1:9", verify=str(bundle))), method="POST")
     assert found[:3] == ("TransportError", None, False)
+    assert "the CA bundle that verify, REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names is not there" in found[4]
+
+
+@pytest.mark.parametrize("send", [by_thread, by_loop])
+def test_what_cannot_be_used_is_not_tried_again(monkeypatch, send):
+    """And what is mended counts from the next request on."""
+    monkeypatch.setenv("http_proxy", "ftp://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    waits = []
+    more = {"waits": waits} if send is by_loop else {}
+    with wire_server() as server:
+        client = spared(make_client(server.url, waits=waits))
+        assert send(client, method="GET", **more)[0] == "TransportError"
+        assert (waits, server.requests) == ([], [])
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert send(client, method="GET", **more)[0] == "answered"
 
 
 def spared(client):

@@ -82,7 +82,7 @@ INTERNAL = {
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "UnsolicitedDataError", "_TooManyDigitsError",
     "PollTimeoutError", "WaitFailedError", "_DryRunEndedError",
-    "_GaveUpError", "_InUseError", "_UnusableError", "_UnfitError", "MaskedKeyError", "PageError", "BusyError",
+    "_GaveUpError", "_InUseError", "_UnusableError", "UnusableError", "_UnfitError", "MaskedKeyError", "PageError", "BusyError",
 }  # fmt: skip
 """Bases, and errors that no user sees: they are caught within the package."""
 
