@@ -16,7 +16,14 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
-from limio_limitrail.api.errors import CredentialsError, ProtocolError, ResponseTooLargeError, ScopeError, TransportError
+from limio_limitrail.api.errors import (
+    CredentialsError,
+    ProtocolError,
+    RateLimitError,
+    ResponseTooLargeError,
+    ScopeError,
+    TransportError,
+)
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
 from limio_limitrail.api.redact import remember_secret, safe_text
 from limio_limitrail.api.request_context import RequestContext
@@ -35,6 +42,9 @@ DEFAULT_LIFETIME = 3600.0
 
 _MAX_RESPONSE = 1_000_000
 """Bytes of a token endpoint's response."""
+
+_TOO_EARLY = 425
+"""The server has not acted on the request, and wants it again (RFC 8470)."""
 
 RENEW_EARLY = 60.0
 """Seconds before its expiry at which a token is renewed; a tenth of its lifetime where that is less."""
@@ -203,7 +213,7 @@ def mint(
     (LimitRail developer console), so that one without it is accepted.
 
     :raises ScopeError: a scope was not granted, or the endpoint refused the scopes (``invalid_scope``, RFC 6749).
-    :raises CredentialsError: the endpoint refused the client (400, 401, 403 or another 4xx).
+    :raises CredentialsError: the endpoint refused the client (400, 401, 403 and most other 4xx).
     :raises ApiError: it could not be reached, or its response holds no token.
     """
     context = RequestContext(api=api, resource="token", method="POST", path=urlsplit(credentials.auth_url).path or "/")
@@ -236,7 +246,9 @@ def mint(
         if credentials.scope and _is_invalid_scope(response.body):
             reason = "the token endpoint refuses the requested scopes"
             raise ScopeError(replace(error.context, reason=reason, required_scope=credentials.scope))
-        if 400 <= status < 500 and status != 429:
+        if status == _TOO_EARLY:
+            raise TransportError(replace(error.context, reason="the token endpoint wants the request again"))
+        if 400 <= status < 500 and not isinstance(error, RateLimitError | TransportError):
             raise CredentialsError(replace(error.context, reason="the token endpoint refused the client"))
         if 300 <= status < 400:
             reason = "the token endpoint redirects, which is not followed: check auth_url"

@@ -28,6 +28,8 @@ _BY_STATUS: dict[int, type[ApiError]] = {
     401: errors.CredentialsError,
     403: errors.ScopeError,
     404: errors.NotFoundError,
+    # The request came too slowly: it may have been carried out, and may be sent again.
+    408: errors.TransportError,
     409: errors.ConflictError,
     410: errors.NotFoundError,
     413: errors.PageTooLargeError,

@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 _REFUSALS = (InvalidRequestError, NotFoundError, ConflictError, PageTooLargeError)
 
-_TIMED_OUT = 408
-"""The request came too slowly; whether it was carried out is not known."""
-
 _MAX_IDS = 4096
 """Ids that are remembered: a copy arrives soon after its original."""
 
@@ -255,7 +252,7 @@ class UsageSender:
                 return Abort(cause=error)
             return RateLimited(retry_after=error.retry_after, cause=error)
         # A response that is too large to be read is uncertain: the API may have carried the row out.
-        if isinstance(error, _REFUSALS) and error.status != _TIMED_OUT and not isinstance(error, ResponseTooLargeError):
+        if isinstance(error, _REFUSALS) and not isinstance(error, ResponseTooLargeError):
             return outcome_of(error, state=State.REJECTED)
         is_misplaced = isinstance(error, MisplacedAnswerError)
         return Uncertain(outcome=outcome_of(error, state=in_doubt), cause=error, adds_up=is_misplaced)

@@ -78,6 +78,7 @@ def test_every_http_date_is_read(when):
 @pytest.mark.parametrize(
     ("status", "tries", "kind"),
     [
+        (408, 5, errors.TransportError),
         (429, 10, errors.RateLimitError),
         (502, 3, errors.ServerError),
         (503, 5, errors.ServerError),
@@ -310,7 +311,7 @@ def test_a_write_with_a_key_is_tried_again_with_the_same_key(make_client, limio_
     assert sent == ["row-1"] * 5
 
 
-@pytest.mark.parametrize(("status", "tries"), [(503, 5), (429, 10), (502, 3)])
+@pytest.mark.parametrize(("status", "tries"), [(503, 5), (429, 10), (502, 3), (408, 5), (425, 5), (407, 1)])
 def test_a_token_endpoint_that_fails_is_not_tried_more_often_because_a_request_waits_for_it(
     make_client, limio_emulator, waits, status, tries
 ):

@@ -183,6 +183,7 @@ def test_no_id(client, limio_emulator):
         (Fault("status", status=400), InvalidRequestError, 1, False),
         (Fault("status", status=401, times=2), CredentialsError, 2, False),
         (Fault("status", status=403), ScopeError, 1, False),
+        (Fault("status", status=408), TransportError, 1, True),
         (Fault("status", status=409), ApiError, 1, False),
         (Fault("status", status=429, headers={"Retry-After": "7"}), RateLimitError, 1, True),
         (Fault("status", status=500), ServerError, 1, True),
