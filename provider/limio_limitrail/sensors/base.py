@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Unpack
 
@@ -51,6 +52,10 @@ GRACE = timedelta(seconds=60)
 """Airflow's own timeout of a deferral comes so much later than the trigger's, which can say more."""
 
 
+_MOST_DOUBLINGS = 500
+"""Of a poke interval: it is then longer than any timeout."""
+
+
 class WaitFailedError(BaseException):
     """A wait has failed. Not an ``Exception``: Airflow skips the task for those under soft_fail and never_fail, and ignores them
     under silent_fail.
@@ -58,13 +63,26 @@ class WaitFailedError(BaseException):
     :param reason: what happened; or the error that the task fails with, if a retry of the task may succeed.
     """
 
-    def __init__(self, reason: str | NoAnswerError) -> None:
+    def __init__(self, reason: str | Exception) -> None:
         super().__init__(str(reason))
         self.reason = reason
 
     def for_airflow(self) -> Exception:
         """Return the error that Airflow gets."""
         return AirflowFailException(self.reason) if isinstance(self.reason, str) else self.reason
+
+
+@contextmanager
+def _configuration() -> Iterator[None]:
+    """Turn what is wrong before a request is sent into the end of the wait, also if Airflow does not find the connection."""
+    try:
+        yield
+    except (ParameterError, ConnectionFieldError) as error:
+        raise WaitFailedError(str(error)) from error
+    except ApiError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of Airflow's backends of connections
+        raise WaitFailedError(error) from error.__cause__
 
 
 class WaitSensor(ReadsParameters, BaseSensorOperator):
@@ -147,10 +165,11 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
     def _poll(self, context: Context) -> PollResult | None:
         """Poll once; return None if the condition is not yet met."""
         self._pause, self._retry_after = 0.0, None
-        try:
+        with _configuration():
             self.read_parameters()
             condition = self.condition(context)
             client = self.hook.client
+        try:
             with deadline_in(longest_poll(client)):
                 found = condition.poll(client)
         except (ParameterError, ConnectionFieldError) as error:
@@ -209,7 +228,9 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
     def _get_next_poke_interval(self, started_at: Any, run_duration: Callable[[], float], poke_count: int) -> float:
         if self._retry_after is not None and run_duration() + self._retry_after > float(self.timeout):
             self._time_out(f"because the API asked to wait {self._retry_after:.0f} s, which is longer than is left")
-        return max(float(super()._get_next_poke_interval(started_at, run_duration, poke_count)), self._pause)
+        # With exponential_backoff, Airflow doubles the interval with each poke, and after a thousand it is no float any more.
+        interval = super()._get_next_poke_interval(started_at, run_duration, min(poke_count, _MOST_DOUBLINGS))
+        return max(float(interval), self._pause)
 
     # -- in the triggerer ------------------------------------------------------------------------------------------
 
@@ -217,13 +238,13 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
         from limio_limitrail.polling.conditions import condition_to_json
 
         deadline = time.time() + self._longest_wait
+        with _configuration():
+            # Before the first poll: what a triggerer cannot be given is not to show only on a day on which it has to wait.
+            self.read_parameters()
+            condition = condition_to_json(self.condition(context), predicate=self.predicate_path())
         found = self._poll(context)
         if found is not None:
             return dict(found.result or {})
-        try:
-            condition = condition_to_json(self.condition(context), predicate=self.predicate_path())
-        except ParameterError as error:
-            raise WaitFailedError(str(error)) from error
         spec = WaitSpec(
             condition=condition,
             poke_interval=float(self.poke_interval),

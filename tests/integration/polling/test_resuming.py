@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import (
     AirflowFailException,
+    AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
     TaskDeferralError,
 )
 
 from limio_limitrail.polling.poll import NoAnswerError
-from limio_limitrail.sensors.limio import LimioObjectSensor
+from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
+from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
 
 MERCIES: list[dict[str, Any]] = [{}, {"soft_fail": True}, {"never_fail": True}, {"silent_fail": True}]
 CONTEXT: Any = {"ti": SimpleNamespace(try_number=1)}
@@ -65,6 +69,53 @@ def test_too_late(mercy):
 def test_a_trigger_that_could_not_be_run(mercy):
     with pytest.raises(TaskDeferralError):
         fail("Trigger failure", **mercy)
+
+
+MODES: list[dict[str, Any]] = [{"mode": "poke"}, {"mode": "reschedule"}, {"deferrable": True}]
+
+
+@pytest.mark.parametrize("mercy", MERCIES)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("lookup", ["not there", "not now"])
+def test_a_connection_that_is_not_found_is_never_skipped(monkeypatch, mode, mercy, lookup):
+    """A typing error in its id would otherwise be green for ever."""
+    looks = []
+    instance = SimpleNamespace(try_number=1, get_first_reschedule_date=lambda context: None)
+
+    def look(conn_id: str) -> None:
+        looks.append(conn_id)
+        raise AirflowNotFoundException("none of that name") if lookup == "not there" else OSError("the secrets backend is away")
+
+    monkeypatch.setattr("airflow.sdk.BaseHook.get_connection", staticmethod(look))
+    for make in (
+        partial(LimioObjectSensor, path_type="orders", object_id="one"),
+        partial(LimitRailResourceSensor, resource="usage", since=datetime(2026, 1, 1, tzinfo=UTC)),
+    ):
+        sensor = make(task_id="wait", poke_interval=0.01, timeout=5, **mode, **mercy)
+        with pytest.raises(AirflowNotFoundException if lookup == "not there" else OSError) as caught:
+            sensor.execute({"ti": instance, "task_reschedule_count": 0})
+        assert caught.value.__cause__ is not caught.value
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("mercy", MERCIES)
+@pytest.mark.usefixtures("connected")
+def test_a_predicate_that_no_triggerer_can_have_is_told_before_the_first_poll(mercy, api_requests):
+    """And not on the first day on which the list is not there at once."""
+    sensor = LimioResourceSensor(task_id="wait", resource="orders", predicate=bool, deferrable=True, **mercy)
+    with pytest.raises(AirflowFailException, match="predicate= is a function, which cannot be handed to a triggerer"):
+        sensor.execute(CONTEXT)
+    assert api_requests() == []
+
+
+@pytest.mark.parametrize("max_wait", [None, timedelta(seconds=60)])
+def test_a_backoff_of_thousands_of_pokes(max_wait):
+    sensor = LimioObjectSensor(
+        task_id="wait", path_type="orders", object_id="one", poke_interval=30, exponential_backoff=True, max_wait=max_wait
+    )
+    first, *waits = [sensor._get_next_poke_interval(0.0, lambda: 1.0, count) for count in (1, 100, 1_026, 1_027, 10**6)]
+    assert 15 <= first <= 30
+    assert set(waits) == {60 if max_wait else sensor.timeout - 1}
 
 
 def test_deferring_by_default(monkeypatch):
