@@ -23,10 +23,22 @@ _CLOCK = lazy_pattern(r"((?P<days>[+-]?\d+) days?, )?(?P<hours>\d+):(?P<minutes>
 """A timedelta as Python prints it."""
 
 
+def from_iso(text: str) -> datetime:
+    """Read an ISO 8601 time as Python does, except for numbers: of milliseconds since 1970 it makes a time of the 18th century.
+
+    :raises ValueError: the text is no time.
+    """
+    # A day has eight digits, and a letter, a space or nothing behind them; Python takes any character there.
+    if len(text) > 8 and text[:9].isdigit():
+        raise ValueError("a number")
+    return datetime.fromisoformat(text)
+
+
 def instant(name: str, value: object) -> datetime:
     """Read a time: a datetime, a date, or an ISO 8601 text. What names no zone is in UTC. Returns a datetime in UTC.
 
-    A whole number is read as its digits, because native rendering makes one of ``20260101``; seconds since 1970 are no ISO 8601.
+    A whole number is read as its digits, because native rendering makes one of ``20260101``. Numbers of seconds or milliseconds
+    since 1970 are no ISO 8601.
     """
     expected = "an ISO 8601 time such as 2026-01-01T00:00:00Z, a datetime or a date"
     found = plain(value)
@@ -34,10 +46,10 @@ def instant(name: str, value: object) -> datetime:
         found = str(found)
     if isinstance(found, str):
         try:
-            found = datetime.fromisoformat(found.strip())
+            found = from_iso(found.strip())
         except ValueError:
-            number = isinstance(value, int) or found.strip().isdigit()
-            hint = "; a number of seconds since 1970 is not read, make it a datetime" if number else ""
+            number = isinstance(value, int) or found.strip()[:9].isdigit()
+            hint = "; a number of seconds or milliseconds since 1970 is not read, make it a datetime" if number else ""
             raise unfit(name, value, expected=expected + hint) from None
     if isinstance(found, date) and not isinstance(found, datetime):
         found = datetime(found.year, found.month, found.day)  # noqa: DTZ001 - the next lines give it its zone

@@ -26,6 +26,7 @@ from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import fill_path, resource_from_json, resource_to_json
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.parameters.references import import_function
+from limio_limitrail.parameters.times import from_iso
 from limio_limitrail.polling.poll import NO_RETRIES, PollResult, PollStatus
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def parse_time(text: str | None) -> datetime | None:
         return None
     try:
         # RFC 3339 allows small letters, which Python does not read.
-        when = datetime.fromisoformat(text.upper())
+        when = from_iso(text.upper())
         return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

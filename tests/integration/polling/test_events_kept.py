@@ -144,7 +144,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"query_params": {"createdAfter": "2026-01-01T00:00:00Z"}}, "leave 'createdAfter' out of query_params"),
     ({"predicate": bool}, "must be an import path, such as my_package.my_module.my_function"),
     ({"since": "yesterday"}, "such as 2026-01-01T00:00:00Z"),
-    ({"since": 1_790_000_000}, "a number of seconds since 1970 is not read"),
+    ({"since": 1_790_000_000}, "a number of seconds or milliseconds since 1970 is not read"),
     ({"since": "0001-01-01T00:00:00+10:00"}, "a time between the years"),
     ({"resource": "catalog", "since": "2026-10-01"}, "known are"),
     ({"resource": Resource(name="things", path="/things"), "since": "2026-10-01"}, "have no time: leave since out"),

@@ -210,3 +210,10 @@ def test_a_record_given_as_text_is_not_shown() -> None:
     with pytest.raises(ParameterError) as caught:
         readers.mapping("body", "{'email': 'user@example.com', broken")
     assert caught.value.what == "body must be a mapping of names to values, got a str"
+
+
+@pytest.mark.parametrize("since", ["1795010112300", 1795010112300, "1795010112300Z", " 17950101123.5 ", "1795010112", 1795010112])
+def test_a_number_since_1970_is_no_time(since):
+    """Python reads some as times of the 18th century."""
+    with pytest.raises(ParameterError, match="a number of seconds or milliseconds since 1970 is not read, make it a datetime"):
+        times.instant("since", since)

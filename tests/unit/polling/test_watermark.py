@@ -396,6 +396,9 @@ def test_times_deep_in_a_record():
         ("9999-12-31T23:59:59.999999Z", datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)),
         ("2026-10-01T12:00:00", START),
         ("2026-10-01", datetime(2026, 10, 1, tzinfo=UTC)),
+        ("20261001", datetime(2026, 10, 1, tzinfo=UTC)),
+        ("20261001T120000Z", START),
+        ("20261001 12:00", START),
     ],
 )
 def test_times_at_the_edges(text, when):
@@ -408,6 +411,14 @@ def test_times_at_the_edges(text, when):
         assert moved.changes([one]) == ()
         assert moved.changed_after is not None
         assert datetime(1970, 1, 1, tzinfo=UTC) - OVERLAP <= moved.changed_after <= START
+
+
+@pytest.mark.parametrize("text", ["1795010112", "1795010112300", "1795010112300Z", "17950101123.5", "179501011230000000"])
+def test_a_number_since_1970_is_no_time(text):
+    """Python reads some as times of the 18th century, which no watch looks at any more."""
+    [one] = see({"id": "a", "updated": text})
+    assert one.when is None
+    assert Watermark(changed_after=START).changes([one]) == (one,)
 
 
 def test_a_list_in_which_nothing_changes_is_read_back_for_a_day():
