@@ -182,6 +182,7 @@ def prepare_table(transactions: Transactions, text: str, spec: TableSpec) -> Non
     """Create a table as `make_table` does; one that exists is only read, without waiting for its writers, and its privileges
     are checked. One that an earlier version has made gets the columns that it lacks."""
     if require_table(transactions, text, spec):
+        transactions.read(lambda session: _check_rows(session, find_name(text, dialect=session.dialect), spec))
         return
     transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
 
@@ -222,6 +223,7 @@ def check_writable(transactions: Transactions, text: str, spec: TableSpec) -> No
         lacking = _missing_columns(session, table, spec)
         if lacking is not None:
             check_privileges(session, table)
+            _check_rows(session, table, spec)
         if lacking:
             check_owner(session, table, lacking=lacking)
         check_server(session)
@@ -292,16 +294,24 @@ def _missing_columns(session: Session, table: TableName, spec: TableSpec) -> lis
             f"the table {table}: its column {loose.name!r} takes different keys for equal (its type is {loose.type}), so rows "
             f"would be mixed up. Give another {spec.parameter}=, or make the column a text with a deterministic collation"
         )
-    check_keeps_rows(session, table)
     lacking = sorted(set(spec.columns) - {column.name.lower() for column in found})
     if set(lacking) - set(spec.later):
         raise LedgerError(
             f"the table {table} {spec.unfit} of this version: it lacks {', '.join(lacking)}. "
             f"Give another {spec.parameter}=, or add the columns"
         )
-    check_texts(session, table, columns=[column for column in found if column.name.lower() in spec.columns], key=KEY)
-    check_unique(session, table, key=KEY)
     return lacking
+
+
+def _check_rows(session: Session, table: TableName, spec: TableSpec) -> None:
+    """Check that rows which are added to a table stay there, each key once and as it was written.
+
+    :raises LedgerError: they do not.
+    """
+    check_keeps_rows(session, table)
+    columns = session.columns(table) or ()
+    check_texts(session, table, columns=[column for column in columns if column.name.lower() in spec.columns], key=KEY)
+    check_unique(session, table, key=KEY)
 
 
 def _index(session: Session, table: TableName, *, column: str) -> None:
