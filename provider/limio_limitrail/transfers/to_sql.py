@@ -209,13 +209,8 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         )
         # A transform may leave rows out or change times.
         whole = shaping.stores_time and self.transform is None
-        found = find_loss(
-            database,
-            table=self.table,
-            time_column=time_column if whole else None,
-            reached=watermark,
-            loaded_at=loaded_at,
-        )
+        own_time = time_column if whole else None
+        found = find_loss(database, table=self.table, time_column=own_time, reached=watermark, loaded_at=loaded_at)
         if found is None:
             lost = missing_child_table(self._child_lists(resource), hook=database, table=self.table)
             if lost is None:

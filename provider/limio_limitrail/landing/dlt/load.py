@@ -66,12 +66,7 @@ class DltResult:
 
 @raises_bare
 def load(
-    *,
-    to: DltTarget,
-    target: Target,
-    schema: Mapping[str, Kind],
-    parts: Sequence[ColumnPart],
-    contract: Contract = EVOLVE,
+    *, to: DltTarget, target: Target, schema: Mapping[str, Kind], parts: Sequence[ColumnPart], contract: Contract = EVOLVE
 ) -> DltResult:
     """Write a pull into a table of a warehouse.
 
@@ -118,10 +113,9 @@ class Load:
 
         plan = self._plan()
         rows_before = self._count(plan)
-        keys = self._keys(plan)
         if rows_before and self.target.mode.needs_key:
             check_columns(plan, keys=self.target.primary_key)
-        time = self._time(plan)
+        keys, time = self._keys(plan), self._time(plan)
         rows = sum(part.part.rows for part in self.parts)
         if rows:
             _check_required(self.parts, plan=plan, contract=self.contract)
@@ -129,13 +123,13 @@ class Load:
         self._guard(rows - len(dropped), known=rows_before)
         if rows or (plan.exists and self.target.mode in (WriteMode.APPEND, WriteMode.REPLACE)):
             self._load(plan, keys=keys, time=time, dropped=dropped)
-        new = plan.exists and [column.name for column in plan.columns if column.existing is None]
+        new = [column.name for column in plan.columns if column.existing is None] if plan.exists else []
         result = DltResult(
             rows=rows,
             duplicates=len(dropped),
             rows_before=rows_before,
             rows_after=self._count_after(plan) if rows or plan.exists else 0,
-            columns_added=tuple(new or ()),
+            columns_added=tuple(new),
             columns_widened=tuple(column.name for column in plan.columns if column.widens),
             columns_ignored=plan.ignored,
         )
