@@ -84,6 +84,10 @@ class IncrementalPull:
         """
         return None
 
+    def has_rows_of_others(self, run: RunIdentity) -> bool:  # noqa: ARG002 - as it is called
+        """Return whether other runs of the task have rows in the target, as far as that is known."""
+        return False
+
     def has_output(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as it is called
         """Return whether a run has left rows or files."""
         from limio_limitrail.landing.parts import MANIFEST_NAME
@@ -203,10 +207,19 @@ class IncrementalPull:
         :return: what was lost; None if the watermark counts.
         :raises ParameterError: the pull would have to read from the start, and does not know where that is.
         """
+        from limio_limitrail.transfers.state import WatermarkState
+
         if watermark is None or resource.time_filter is None or self.full_refresh:
             return None
         progress = watermark.read()
         if progress.watermark is None:
+            if self.own_rows() and progress == WatermarkState() and self.has_rows_of_others(run):
+                log.warning(
+                    "No watermark is stored, and earlier runs of this task have rows in the table: the pull reads from %s, and "
+                    "adds what it has of that list a second time. A watermark belongs to the first asset in outlets=, and to the "
+                    "table, the connection and the parameters of the list: one of them may have changed.",
+                    "the start" if self.since is None else "since=",
+                )
             return None
         found = self.find_loss(resource, watermark=progress.watermark, loaded_at=progress.loaded_at)
         if found is None:

@@ -19,7 +19,6 @@ from limio_limitrail.transfers.child_tables import (
     child_datasets,
     child_lists,
     child_sources,
-    missing_child_table,
     read_child_tables,
 )
 from limio_limitrail.transfers.to_tables import ResourceToTableOperator
@@ -194,36 +193,35 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         """Return what the table has lost of the rows from before the watermark."""
         from limio_limitrail.hooks.databases import find_database
         from limio_limitrail.landing.shaping import Shaping
-        from limio_limitrail.landing.sql.table_checks import Loss, find_loss, newest_of_runs
-        from limio_limitrail.transfers.incremental import TargetLoss
+        from limio_limitrail.transfers.table_losses import find_table_loss
 
         time_column = resource.time_column
         if time_column is None or self.mode == "replace":
             return None
-        database = find_database(self.sql_conn_id)
         shaping = Shaping(
             time_column=time_column,
             time_path=resource.columns.get(time_column, (time_column,)),
             nested_columns={**resource.columns, **(self.nested_columns or {})},
             dropped=self.drop_columns,
         )
-        # A transform may leave rows out or change times.
-        whole = shaping.stores_time and self.transform is None
-        own_time = time_column if whole else None
-        found = find_loss(database, table=self.table, time_column=own_time, reached=watermark, loaded_at=loaded_at)
-        if found is None:
-            lost = missing_child_table(self._child_lists(resource), hook=database, table=self.table)
-            if lost is None:
-                return None
-            what = f"the child table {lost} {Loss.MISSING}, and {self.table} was loaded up to {watermark.isoformat()}"
-            return TargetLoss(what=what, kind=Loss.MISSING)
-        return TargetLoss.of(
-            found,
+        return find_table_loss(
+            find_database(self.sql_conn_id),
             table=self.table,
+            child_lists=self._child_lists(resource),
+            time_column=time_column,
+            # A transform may leave rows out or change times.
+            is_whole=shaping.stores_time and self.transform is None,
             watermark=watermark,
             loaded_at=loaded_at,
-            newest=lambda: newest_of_runs(database, table=self.table, time_column=time_column),
         )
+
+    def has_rows_of_others(self, run: RunIdentity) -> bool:
+        """Return whether the table has rows of other runs of the task."""
+        from limio_limitrail.hooks.databases import find_database
+        from limio_limitrail.landing.sql.table_checks import has_rows_of_others
+
+        task = str(run).removesuffix(run.run_id)
+        return has_rows_of_others(find_database(self.sql_conn_id), table=self.table, task=task, run_id=str(run))
 
     def has_output(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as the base calls it
         """Return whether the table holds rows of a run."""

@@ -212,3 +212,23 @@ def test_an_append_adds_no_row_that_is_left(baskets, limio_emulator, tmp_path):
     # The overlap comes twice, and nothing else.
     assert duck(tmp_path / "warehouse.duckdb", "SELECT id FROM added ORDER BY id") == [("a",), ("b",), ("b",), ("c",)]
     assert baskets.attempt("add", run_id="3").task("add")["xcom"]["since"] == "2026-03-04T23:55:00+00:00"
+
+
+def test_an_append_without_its_watermark_says_so(home, limio_emulator):
+    def add(outlets, run_id):
+        home.write_dag(
+            f"""
+            LimioToSqlOperator(
+                task_id="add", resource="abandoned_baskets", sql_conn_id="duck", table="added", mode="append",
+                incremental=True, outlets=[{outlets}], since="2026-01-01",
+            )
+            """
+        )
+        assert home.attempt("add", run_id=run_id).task("add")["state"] == "success"
+        return home.output().count("No watermark is stored, and earlier runs of this task have rows in the table")
+
+    limio_emulator.put_records(BASKETS, [basket("a", "2026-03-01T00:00:00Z")])
+    assert add('Asset("a")', "1") == 0
+    assert add('Asset("a")', "2") == 0
+    assert add('Asset("b"), Asset("a")', "3") == 1
+    assert add('Asset("b"), Asset("a")', "4") == 1

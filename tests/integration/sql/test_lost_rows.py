@@ -9,7 +9,7 @@ import pytest
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
-from limio_limitrail.landing.sql.table_checks import Loss, find_loss, has_rows_of, newest_of_runs
+from limio_limitrail.landing.sql.table_checks import Loss, find_loss, has_rows_of, has_rows_of_others, newest_of_runs
 from tests.support.databases import NOON
 
 ROWS = {"id": (Kind.TEXT, ["a", "b"]), "Updated": (Kind.TIMESTAMP, [NOON - timedelta(days=1), NOON])}
@@ -93,3 +93,16 @@ def test_the_rows_of_a_run(db):
     db.land("append", ROWS, run="run-1")
     assert has_rows_of(db.hook(), table="subs", run_id="run-1")
     assert not has_rows_of(db.hook(), table="subs", run_id="run-10")
+
+
+@pytest.mark.every_driver
+def test_the_rows_of_other_runs(db):
+    def others(task, run_id):
+        return has_rows_of_others(db.hook(), table="subs", task=task, run_id=run_id)
+
+    assert not others("d/t/", "d/t/1")
+    db.land("append", ROWS, run="d/t/1")
+    assert others("d/t/", "d/t/2")
+    assert not others("d/t/", "d/t/1")
+    assert not others("d/T/", "d/T/1")
+    assert not others("d/t[0]/", "d/t[0]/2")

@@ -136,13 +136,28 @@ def newest_of_runs(hook: DbApiHook, *, table: str, time_column: str) -> dict[str
 
 def has_rows_of(hook: DbApiHook, *, table: str, run_id: str) -> bool:
     """Return whether a table has rows of a run; raises as `find_loss` does."""
-    with open_session(hook, step=f"while looking for the run's rows in {table}") as session:
+    return _any_run(hook, f"{{run}} = {VALUE}", run_id, table=table)
+
+
+def has_rows_of_others(hook: DbApiHook, *, table: str, task: str, run_id: str) -> bool:
+    """Return whether a table has rows of a task's other runs; raises as `find_loss` does.
+
+    :param task: what the ids of its runs begin with.
+    :param run_id: the run that does not count.
+    """
+    others = f"substr({{run}}, 1, {len(task)}) = {VALUE} AND {{run}} <> {VALUE}"
+    return _any_run(hook, others, task, run_id, table=table)
+
+
+def _any_run(hook: DbApiHook, condition: str, *values: str, table: str) -> bool:
+    with open_session(hook, step=f"while looking for a run's rows in {table}") as session:
         name = find_table(table, dialect=session.dialect)
         columns = session.columns(name)
         same = session.dialect.same_name
         if columns is None or same(RUN_ID) not in {same(column.name) for column in columns}:
             return False
-        return _any(session, name, f"{session.dialect.exact(session.dialect.quote(RUN_ID), Kind.TEXT)} = {VALUE}", run_id)
+        run = session.dialect.exact(session.dialect.quote(RUN_ID), Kind.TEXT)
+        return _any(session, name, condition.replace("{run}", run), *values)
 
 
 def _instants(session: Session, columns: Sequence[TableColumn], *, key: str) -> str | None:
