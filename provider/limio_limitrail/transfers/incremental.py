@@ -227,7 +227,7 @@ class IncrementalPull:
             return None
         from limio_limitrail.landing.sql.table_checks import Loss
 
-        what, is_there = found.what, found.kind is not Loss.MISSING
+        what, is_there = found.what, found.kind not in (Loss.MISSING, Loss.CHILD_MISSING)
         if is_there and progress.reread:
             log.info(
                 "%s. It was already so when the watermark was last reset, so this is taken to be intended: the pull continues "
@@ -239,6 +239,13 @@ class IncrementalPull:
             log.warning(
                 "%s. If another task has replaced the rows, nothing is missing, and from the start all would come a second time: "
                 "the pull continues from the watermark. full_refresh=True reads everything.",
+                what,
+            )
+            return None
+        if self.own_rows() and found.kind is Loss.CHILD_MISSING:
+            log.warning(
+                "%s. From the start all rows would come a second time, so the pull continues from the watermark: rows from "
+                "before have no child rows. To load these as well, load into tables of other names.",
                 what,
             )
             return None

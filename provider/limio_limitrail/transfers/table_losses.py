@@ -45,4 +45,4 @@ def find_table_loss(
     if lost is None:
         return None
     what = f"the child table {lost} {Loss.MISSING}, and {table} was loaded up to {watermark.isoformat()}"
-    return TargetLoss(what=what, kind=Loss.MISSING)
+    return TargetLoss(what=what, kind=Loss.CHILD_MISSING)

@@ -155,6 +155,27 @@ def test_a_child_table_that_is_new_or_gone_is_filled_from_the_start(home, limio_
     assert len(duck_rows(warehouse, "basket_items")) == 2
 
 
+@pytest.mark.needs_state_store
+def test_a_child_table_that_is_new_doubles_no_appended_row(home, limio_emulator, tmp_path):
+    load = """
+    LimioToSqlOperator(
+        task_id="load", resource="abandoned_baskets", sql_conn_id="duck", table="baskets", incremental=True, mode="append",
+        outlets=[Asset("baskets")], since="2026-01-01", overlap="PT0S", {},
+    )
+    """
+    limio_emulator.put_records("checkout/abandoned", [basket("b1", 1), basket("b2", 2)])
+    home.write_dag(load.format("drop_columns=['nothing']"))
+    assert home.attempt("load", run_id="r1").task("load")["state"] == "success"
+    limio_emulator.put_records("checkout/abandoned", [basket("b1", 1), basket("b2", 2), basket("b3", 3)])
+    home.write_dag(load.format("child_tables={'basket_items': 'items'}"))
+    for run_id in ("r2", "r3"):
+        assert home.attempt("load", run_id=run_id).task("load")["xcom"]["since"] > "2026-02-01"
+    # Where the list is asked from, its record comes once more.
+    counts = duck(tmp_path / "warehouse.duckdb", "SELECT id, count(*) FROM baskets GROUP BY id ORDER BY id")
+    assert counts == [("b1", 1), ("b2", 2), ("b3", 2)]
+    assert home.output().count("before have no child rows") == 1
+
+
 def test_the_summary_and_the_manifest_have_nothing_of_child_tables_without_them(home, limio_emulator, place):
     limio_emulator.put_records("objects/limio/orders", orders(0))
     home.write_dag(

@@ -82,6 +82,7 @@ class Loss(StrEnum):
     """What happened to a table since it was loaded, in words that follow those about its watermark or its last load."""
 
     MISSING = "is not there"
+    CHILD_MISSING = "lacks a child table"
     EMPTY = "is empty"
     OLDER = "has no row as new as that"
     REFILLED = "has no row from then or before: it was dropped or emptied, and filled again by others"
