@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -114,6 +115,8 @@ def as_text(name: str, value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, datetime):
         return time_text(value)
+    if isinstance(value, float) and not isfinite(value):
+        raise ParameterError(f"parameter {name!r} is {value}, which is no number that an API reads")
     if isinstance(value, str | int | float):
         try:
             text = str(value)

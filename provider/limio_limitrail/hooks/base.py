@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 from airflow.sdk.bases.hook import BaseHook
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from limio_limitrail.api.responses import Response
     from limio_limitrail.api.time_slices import SlicedListReader
     from limio_limitrail.hooks.connection import Settings
+    from limio_limitrail.parameters.readers import Reader
+
+T = TypeVar("T")
 
 DEFAULT_PAGE_SIZE = 100
 """Records per page if neither connection nor caller sets it (public client code uses it; no maximum is documented)."""
@@ -151,15 +154,20 @@ class ApiHook(BaseHook):
         :param json: a body, sent as JSON.
         :param idempotency_key: sent as ``Idempotency-Key``. Neither API documents such a key: give one only if you know that
             it is honoured.
+        :raises ParameterError: a parameter is of another type.
         :raises ApiError: the request failed.
         """
         from limio_limitrail.api.query import texts_of
+        from limio_limitrail.parameters.given import unfit
 
+        for name, text in (("path", path), ("method", method), ("idempotency_key", idempotency_key or "")):
+            if not isinstance(text, str):
+                raise unfit(name, text, expected="a text")
         method = method.upper()
         return self.client.send(
             method=method,
             path=path,
-            params=texts_of(query_params),
+            params=texts_of(_read_values("query_params", query_params)),
             json=json,
             idempotency_key=idempotency_key,
             credentials=self._credentials_for(method=method, path=path),
@@ -193,6 +201,9 @@ class ApiHook(BaseHook):
     ) -> ListReader | SlicedListReader:
         """Return a reader of a list, from its beginning or from a cursor.
 
+        Times, spans, numbers and mappings are read as those of operators are: a text may stand for each, and a time that names
+        no zone is in UTC.
+
         :param resource: a name of the table of resources, or a `Resource` of your own.
         :param path_params: values for the placeholders of the resource's path.
         :param query_params: query parameters.
@@ -207,16 +218,18 @@ class ApiHook(BaseHook):
         :param total: the total of the reader that is continued.
         :raises ParameterError: no such resource, or its parameters do not fit.
         """
-        from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.api.list_reader import ListReader
         from limio_limitrail.api.query import build_query
         from limio_limitrail.api.time_slices import SlicedListReader, check_concurrency, check_slices
+        from limio_limitrail.parameters import readers, times
 
         endpoint = self.find_resource(resource)
+        path_params = _read_values("path_params", path_params)
+        query_params = _read_values("query_params", query_params)
+        since, until = _read("since", since, times.instant), _read("until", until, times.instant)
+        slice_size = _read("slice_size", slice_size, times.span())
         check_concurrency(concurrency, slice_size=slice_size)
-        if page_size is not None and not 1 <= page_size <= MOST_PAGE_SIZE:
-            raise ParameterError(f"page_size must be between 1 and {MOST_PAGE_SIZE:,}")
-        size = page_size or self.page_size
+        size = _read("page_size", page_size, readers.whole_number(least=1, most=MOST_PAGE_SIZE)) or self.page_size
         size = min(size, endpoint.max_page_size or size)
 
         def reader(since: datetime | None, until: datetime | None) -> ListReader:
@@ -320,3 +333,14 @@ class ApiHook(BaseHook):
                 return first.total
         reader = self.open_list(resource, page_size=None, cursor=None, records_read=0, total=None, **options)
         return sum(len(page.raw_records) for page in reader.pages())
+
+
+def _read(name: str, value: object, read: Reader[T]) -> T | None:
+    """Read a parameter as those of operators are read; None alone is none, because a missing time must not mean everything."""
+    return None if value is None else read(name, value)
+
+
+def _read_values(name: str, value: object) -> dict[str, object] | None:
+    from limio_limitrail.parameters.readers import mapping
+
+    return _read(name, value, mapping)

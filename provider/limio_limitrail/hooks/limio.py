@@ -62,8 +62,9 @@ class LimioHook(ApiHook):
         :raises ParameterError: no resource has that name.
         """
         from limio_limitrail.limio.resources import find_resource
+        from limio_limitrail.parameters import references
 
-        return find_resource(resource)
+        return find_resource(references.resource("resource", resource))
 
     def _credentials_for(self, *, method: str, path: str) -> frozenset[AuthMode]:
         from limio_limitrail.limio.resources import credentials_for

@@ -63,8 +63,10 @@ class LimitRailHook(ApiHook):
         :raises ParameterError: the hook's are no scopes.
         """
         from limio_limitrail.hooks.api_connections import scopes_to_ask
+        from limio_limitrail.parameters import readers
 
-        return scopes_to_ask(self.settings, scope=self.scope, conn_id=self.limitrail_conn_id)
+        own = readers.scopes("scope", self.scope)
+        return scopes_to_ask(self.settings, scope=own, conn_id=self.limitrail_conn_id)
 
     @cached_property
     def client(self) -> ApiClient:
@@ -95,8 +97,9 @@ class LimitRailHook(ApiHook):
         :raises ParameterError: no resource has that name.
         """
         from limio_limitrail.limitrail.resources import find_resource
+        from limio_limitrail.parameters import references
 
-        found = find_resource(resource)
+        found = find_resource(references.resource("resource", resource))
         if isinstance(resource, Resource):
             return found
         return replace(found, path=self.path_for(found.name, default=found.path))
