@@ -21,7 +21,6 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from limio_limitrail.api.json_body import unique_members
 from limio_limitrail.api.secret_encodings import in_base64
 from limio_limitrail.lazy import lazy_pattern
 
@@ -159,6 +158,8 @@ def _decode(raw: msgspec.Raw | None) -> object:
 
 def _members(raw: msgspec.Raw) -> Meta:
     """Return the members of an object that has each once: of two cursors, one may say that the list goes on."""
+    from limio_limitrail.api.json_body import unique_members
+
     with _readable():
         return unique_members(raw, broken=BadCursorError)
 
