@@ -304,7 +304,8 @@ class ApiHook(BaseHook):
     ) -> Iterator[dict[str, Any]]:
         """Return a list's records as dictionaries, one by one. Parameters as for `iter_pages`.
 
-        Integers are exact, however long; a number with a fraction or an exponent that a double cannot hold exactly is a text.
+        Integers are exact; one of more than 4,300 characters is a `ProtocolError`. A number with a fraction or an exponent that a
+        double cannot hold exactly is a text.
         """
         from limio_limitrail.api.page import decode_page
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from limio_limitrail.api.errors import ProtocolError
 from limio_limitrail.api.json_body import replace_lone_surrogates
-from limio_limitrail.api.page import MAX_MEMBERS, EnvelopeReader, Page, parse_page
+from limio_limitrail.api.page import MAX_MEMBERS, EnvelopeReader, Page, decode_page, parse_page
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.request_context import RequestContext
@@ -342,3 +342,16 @@ def test_a_page_with_half_a_pair_arrives_mended_and_says_so(caplog):
 def test_a_page_without_halves_is_not_touched():
     body = rb'{"items":[{"a":"\\ud800 \ud83d\ude00"}]}'
     assert page_of(body).records == rb'[{"a":"\\ud800 \ud83d\ude00"}]'
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_integers_are_exact_up_to_what_python_reads(sign):
+    """As docs/how-to/hook.md says."""
+    for characters in (19, 20, 400, 4_300, 4_301):
+        number = sign + "7" * (characters - len(sign))
+        page = page_of(f'{{"items":[{{"n":{number}}}]}}'.encode())
+        if characters <= 4_300:
+            assert decode_page(page, api="Limio", resource="things") == [{"n": int(number)}]
+        else:
+            with pytest.raises(ProtocolError, match="Integer value out of range"):
+                decode_page(page, api="Limio", resource="things")
