@@ -45,8 +45,8 @@ import importlib, pkgutil, sys, warnings, {PACKAGE}
 warnings.filterwarnings("error", category=DeprecationWarning, module="{PACKAGE}")
 names = [module.name for module in pkgutil.walk_packages({PACKAGE}.__path__, "{PACKAGE}.", onerror=print)]
 public = [name for name in names if not any(part.startswith("_") for part in name.split("."))]
-if "--without-emulator" in sys.argv:
-    public = [name for name in public if not name.startswith("{PACKAGE}.emulator")]
+if "--without-extras" in sys.argv:
+    public = [name for name in public if not name.startswith(("{PACKAGE}.emulator", "{PACKAGE}.landing.dlt."))]
 for name in public:
     importlib.import_module(name)
 assert "site-packages" in {PACKAGE}.__file__, {PACKAGE}.__file__
@@ -144,9 +144,9 @@ def main(uv: str) -> None:
     listed = run("airflow providers list", clean / "airflow", "providers", "list", "--output", "plain")
     rows = [line for line in listed.splitlines() if line.startswith(PROJECT)]
     check(len(rows) == 1 and version in rows[0], f"airflow lists the provider once, with its version: {' '.join(rows)}")
-    told = run("import what needs no extra", clean / "python", "-c", IMPORT_ALL, "--without-emulator")
+    told = run("import what needs no extra", clean / "python", "-c", IMPORT_ALL, "--without-extras")
     print(f"       {told.strip()}")
-    environment("clean", "mypy", "pandas-stubs", "pytest", f"{wheel}[duckdb,emulator,postgres]")
+    environment("clean", "mypy", "pandas-stubs", "pytest", f"{wheel}[dlt,duckdb,emulator,postgres]")
     print(f"       {run('import every public module', clean / 'python', '-c', IMPORT_ALL).strip()}")
     run("mypy --strict on a user's Dag", clean / "mypy", "--config-file=", "--strict", ROOT / "tests/typing/user_dag.py")
     run("the emulator starts", clean / "python", "-m", f"{PACKAGE}.emulator", "--help")
