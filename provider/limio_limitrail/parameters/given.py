@@ -37,10 +37,20 @@ def shown(value: object) -> str:
         items = list(value)
         more = ", …" if len(items) > 3 else ""
         return f"a {kind} of {len(items)}" + (f" ({', '.join(shown(item) for item in items[:3])}{more})" if items else "")
+    if isinstance(value, int) and digits_of(value) is None:
+        return f"{type_of(value)} of thousands of digits"
     # Of pandas' and pendulum's times, too, which are subclasses.
     if isinstance(value, bool | int | float) or any(base.__module__ in {"datetime", "decimal"} for base in type(value).__mro__):
         return f"{str(value)[:_MOST_SHOWN]} ({kind})"
     return type_of(value)
+
+
+def digits_of(number: int) -> str | None:
+    """Return the digits of a whole number; None for one of more than Python writes."""
+    try:
+        return str(number)
+    except ValueError:
+        return None
 
 
 def type_of(value: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.lazy import lazy_pattern
-from limio_limitrail.parameters.given import as_native, is_nothing, plain, type_of, unfit
+from limio_limitrail.parameters.given import as_native, digits_of, is_nothing, plain, type_of, unfit
 
 T = TypeVar("T")
 
@@ -101,7 +101,8 @@ def _correction(found: object) -> str:
 def switch(name: str, value: object) -> bool:
     """Read a switch: true or false, yes or no, on or off, 1 or 0, in any case; nothing is false."""
     found = plain(value)
-    word = "" if found is None else str(found).strip().lower() if isinstance(found, bool | int | str) else None
+    word = "" if is_nothing(found) else _as_text(str(found) if isinstance(found, bool) else found)
+    word = None if word is None else word.lower()
     if word in _TRUE or word in _FALSE:
         return word in _TRUE
     raise unfit(name, value, expected="true or false")
@@ -123,7 +124,7 @@ def _as_text(value: object) -> str | None:
     found = plain(value)
     if isinstance(found, str):
         return str(found).strip()
-    return str(found) if isinstance(found, int) and not isinstance(found, bool) else None
+    return digits_of(found) if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 def choice(*words: str) -> Reader[str]:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from limio_limitrail.lazy import lazy_pattern
-from limio_limitrail.parameters.given import plain, unfit
+from limio_limitrail.parameters.given import digits_of, plain, unfit
 from limio_limitrail.parameters.readers import Reader
 
 _DURATION = lazy_pattern(
@@ -43,7 +43,7 @@ def instant(name: str, value: object) -> datetime:
     expected = "an ISO 8601 time such as 2026-01-01T00:00:00Z, a datetime or a date"
     found = plain(value)
     if isinstance(found, int) and not isinstance(found, bool):
-        found = str(found)
+        found = digits_of(found)
     if isinstance(found, str):
         try:
             found = from_iso(found.strip())

@@ -217,3 +217,22 @@ def test_a_number_since_1970_is_no_time(since):
     """Python reads some as times of the 18th century."""
     with pytest.raises(ParameterError, match="a number of seconds or milliseconds since 1970 is not read, make it a datetime"):
         times.instant("since", since)
+
+
+EACH = {
+    "a number": readers.whole_number(least=1, most=5), "rows": readers.rows_or_percent, "a switch": readers.switch,
+    "a text": readers.text(), "a choice": readers.choice("a"), "choices": readers.choices("a"), "names": readers.names("names"),
+    "a mapping": readers.mapping, "a key": lambda name, value: readers.mapping(name, {value: 1}),
+    "values": lambda name, value: readers.param_values(name, {"a": value}), "scopes": readers.scopes, "a time": times.instant,
+    "a span": times.span(), "a resource": references.resource, "a function": references.function_or_path,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EACH)
+def test_a_number_of_more_digits_than_python_writes(kind):
+    for number in (10**5000, -(10**5000)):
+        if kind == "rows" and number > 0:
+            assert EACH[kind]("x", number) == number
+            continue
+        with pytest.raises(ParameterError, match="x"):
+            EACH[kind]("x", number)
