@@ -296,7 +296,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
         from limio_limitrail.landing.dlt.files.load import load_files
         from limio_limitrail.landing.dlt.load import load
         from limio_limitrail.landing.sql import Target
-        from limio_limitrail.transfers.missing import is_full_scan, shrink_guard
+        from limio_limitrail.transfers.missing import is_full_scan, pull_scope, shrink_guard
 
         time_column = self.time_column or plan.resource.time_column
         write = load if to.table_format is None else load_files
@@ -310,6 +310,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
                 run_id=str(plan.run),
                 extracted_at=manifest.started_at,
                 full_scan=is_full_scan(plan, query_params=self.query_params),
+                scope=pull_scope(plan, hook=self.hook, path_params=self.path_params),
                 max_missing=shrink_guard(self.max_missing),
             ),
             schema=manifest.schema,

@@ -20,12 +20,12 @@ from limio_limitrail.landing.dlt.errors import errors_of_dlt
 from limio_limitrail.landing.dlt.target import SCHEMA, DltTarget, database_kind, opened
 from limio_limitrail.landing.dlt.versions import ROW_VERSION
 from limio_limitrail.landing.shrinking import shrunk
-from limio_limitrail.landing.sql.contract import EVOLVE, Contract, ContractError
+from limio_limitrail.landing.sql.contract import EVOLVE, Contract
 from limio_limitrail.landing.sql.history_statements import VALID_FROM, VALID_TO
-from limio_limitrail.landing.sql.metadata import MetadataColumn, run_columns
+from limio_limitrail.landing.sql.metadata import RUN_ID, MetadataColumn, run_columns
 from limio_limitrail.landing.sql.model import LandingError, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
-from limio_limitrail.landing.sql.new_keys import check_columns
+from limio_limitrail.landing.sql.new_keys import check_columns, check_runs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,16 +109,19 @@ class Load:
     locks: LoadLocks | None = None
 
     def run(self) -> DltResult:
+        from limio_limitrail.landing.dlt.part_checks import check_required
         from limio_limitrail.landing.dlt.rows import find_duplicates
 
         plan = self._plan()
         rows_before = self._count(plan)
-        if rows_before and self.target.mode.needs_key:
-            check_columns(plan, keys=self.target.primary_key)
         keys, time = self._keys(plan), self._time(plan)
+        if rows_before and self.target.mode.needs_key:
+            check_columns(plan, keys=keys)
+            if self.target.scope is not None:
+                check_runs(plan, keys=keys, runs=self._keyless_runs(plan), task=self.target.scope.task)
         rows = sum(part.part.rows for part in self.parts)
         if rows:
-            _check_required(self.parts, plan=plan, contract=self.contract)
+            check_required(self.parts, plan=plan, contract=self.contract)
         dropped = find_duplicates(self.parts, plan=plan, keys=keys, time=time)
         self._guard(rows - len(dropped), known=rows_before)
         if rows or (plan.exists and self.target.mode in (WriteMode.APPEND, WriteMode.REPLACE)):
@@ -237,6 +240,16 @@ class Load:
             missing = next(key for key in keys if plan.column(key) is None)
             raise LandingError(f"{self.to}: no record has the column {missing!r} of the primary key. Nothing was written")
         return ()
+
+    def _keyless_runs(self, plan: LoadPlan) -> list[str]:
+        """Return the runs that have rows in the table without a value in a column of the key."""
+        columns = [column for key in self.target.primary_key if (column := plan.column(key)) is not None]
+        if not columns or any(column.name == RUN_ID for column in plan.missing_metadata):
+            return []
+        quote = self.client.sql_client.escape_column_name
+        empty = " OR ".join(f"{quote(column.name)} IS NULL" for column in columns)
+        found = self.client.sql_client.execute_sql(f"SELECT DISTINCT {quote(RUN_ID)} FROM {self._table} WHERE {empty}")
+        return [str(run) for (run,) in found or ()]
 
     def _time(self, plan: LoadPlan) -> str | None:
         from limio_limitrail.landing.dlt.columns import COMPARABLE
@@ -377,20 +390,3 @@ class Load:
         except Exception as error:  # noqa: BLE001 - the rows are in the table
             stage = self.to.stage(self.target.run_id)
             log.warning("The stage %s of this run could not be dropped (%s): a retry drops it.", stage, type(error).__name__)
-
-
-def _check_required(parts: Sequence[ColumnPart], *, plan: LoadPlan, contract: Contract) -> None:
-    """Refuse rows that have no value in a required column."""
-    wanted = set(contract.required_columns)
-    if not wanted:
-        return
-    for part in parts:
-        for group in part.groups(keys=wanted):
-            wanted -= {key for key in wanted if key in group.column_names and group.column(key).null_count < group.num_rows}
-        if not wanted:
-            return
-    named = ", ".join(repr(key) for key in contract.required_columns if key in wanted)
-    raise ContractError(
-        f"{plan.table}: columns of required_columns= have no value in any record: {named}. Nothing was written. A retry pulls "
-        "the list again; if the API no longer sends them, take them out of required_columns="
-    )

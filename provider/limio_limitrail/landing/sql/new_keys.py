@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.column_types import Kind
@@ -57,8 +57,18 @@ def check_columns(plan: LoadPlan, *, keys: Sequence[str]) -> None:
         raise _new_key(plan, columns=new)
 
 
+def check_runs(plan: LoadPlan, *, keys: Sequence[str], runs: Iterable[str], task: str) -> None:
+    """Check that a task has no rows without a value in a column of the primary key.
+
+    :param runs: the runs that have such rows.
+    :raises NewKeyError: some are the task's.
+    """
+    if any(run.startswith((f"{task}/", f"{task}[")) for run in runs):
+        raise _new_key(plan, columns=[column.name for key in keys if (column := plan.column(key)) is not None])
+
+
 def _new_key(plan: LoadPlan, *, columns: Sequence[str]) -> NewKeyError:
-    named = " and ".join(map(repr, columns))
+    named = " or ".join(map(repr, columns))
     return NewKeyError(
         f"{plan.table}: the table has rows without a value in {named}, which the primary key names: they were loaded with "
         f"another key, so that none of them would be found, and their records would come a second time; name their key in "

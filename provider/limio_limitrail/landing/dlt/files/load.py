@@ -194,6 +194,9 @@ class FilesLoad(Load):
     def _count(self, plan: LoadPlan) -> int:  # noqa: ARG002 - as a database is asked
         return self.table.count()
 
+    def _keyless_runs(self, plan: LoadPlan) -> list[str]:  # noqa: ARG002 - as a database is asked
+        return []
+
     def _count_after(self, plan: LoadPlan) -> int:  # noqa: ARG002 - as a database is asked
         return _opened_table(self.to, self.client).count()
 
