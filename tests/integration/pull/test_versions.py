@@ -66,7 +66,7 @@ def test_watermarks_of_other_versions(home, limio_emulator):
     [(key, stored)] = home.do("state_of", "pull", run_id="-").result["asset"]
     assert key == WATERMARK
     stored = json.loads(stored)
-    assert stored.keys() == {"format_version", "watermark", "runs", "forgotten", "reread", "source"}
+    assert stored.keys() == {"format_version", "watermark", "runs", "forgotten", "reread", "loaded_at", "source"}
 
     home.do("put_asset_state", key, value={"format_version": 1, "watermark": "2026-02-01T00:00:00+00:00"})
     assert load("2")[:2] == ("success", ["2026-01-31T23%3A55%3A00Z"])
