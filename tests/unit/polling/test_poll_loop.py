@@ -137,6 +137,13 @@ def test_the_status_of_another_object_says_nothing(client, limio_emulator, said,
         order(**waits_for).poll(client)
 
 
+@pytest.mark.parametrize("member", ["name", "reference", "external_id"])
+def test_an_object_may_be_asked_for_by_another_name_than_its_id(client, limio_emulator, member):
+    body = json.dumps({"id": "order-1", member: "one", "status": "processed"}).encode()
+    limio_emulator.on_request(lambda call: Reply(200, body) if "orders" in call.path else None)
+    assert order(target_statuses=("processed",)).poll(client).status is PollStatus.FOUND
+
+
 @pytest.mark.parametrize("members", ['"id":"one","status":"pending","status":"done"', '"id":"two","id":"one","status":"done"'])
 def test_a_status_that_comes_twice_says_nothing(client, limio_emulator, members):
     limio_emulator.on_request(lambda call: Reply(200, f"{{{members}}}".encode()) if "orders" in call.path else None)
