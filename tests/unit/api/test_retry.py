@@ -203,6 +203,15 @@ def test_the_wait_that_the_api_asked_for_is_kept(make_client, limio_emulator, wa
     assert len(set(waits)) == 3, "no jitter"
 
 
+@pytest.mark.parametrize("header", ["0", "0.0", "Sun, 01 Nov 2026 12:00:00 GMT"])
+def test_no_wait_at_all_is_none_that_the_api_asks_for(make_client, limio_emulator, waits, header):
+    """The same request at once would be refused again."""
+    limio_emulator.faults.add(Fault("status", "/api/", status=429, headers={"Retry-After": header}, times=5))
+    make_client(limio_emulator, limits=RetryLimits(first_wait=8.0)).send(path=ORDERS)
+    assert len(waits) == 5
+    assert min(waits) >= 4
+
+
 def test_a_date_is_waited_for(make_client, limio_emulator, waits):
     when = datetime.now(UTC) + timedelta(seconds=100)
     limio_emulator.faults.add(Fault("status", "/api/", status=503, headers={"Retry-After": format_datetime(when, usegmt=True)}))
