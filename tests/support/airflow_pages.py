@@ -202,9 +202,13 @@ class DagPages:
         """Give the states of a run's tasks, from the table on its page."""
         table = self.page.get_by_test_id("table-list")
         expect(table.get_by_test_id("table-cell-state").first).to_be_visible()
-        names = table.get_by_test_id("table-cell-task_display_name").all_inner_texts()
-        states = table.get_by_test_id("table-cell-state").all_inner_texts()
-        return {name.strip(): state.strip() for name, state in zip(names, states, strict=True)}
+        # In one look: the page replaces its rows while the run goes on.
+        rows: list[list[str]] = table.evaluate(
+            """table => ["task_display_name", "state"].map(name =>
+                [...table.querySelectorAll(`[data-testid="table-cell-${name}"]`)].map(cell => cell.innerText.trim()))"""
+        )
+        names, states = rows
+        return dict(zip(names, states, strict=True))
 
     def open_task(self, task_id: str) -> None:
         """Go from a run's page to that of one of its tasks."""
